@@ -1,0 +1,3 @@
+from asym.cli import app
+
+app()

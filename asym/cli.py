@@ -1,0 +1,72 @@
+"""The command line: asym run, asym status, asym table."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from asym import grid, presets, questions
+from asym.data import DataError
+from asym.results import Store
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+console = Console()
+
+Question = Annotated[str | None, typer.Argument(help=f"One of {', '.join(questions.QUESTIONS)}; all without it.")]
+PresetName = Annotated[str, typer.Option("--preset", help=f"One of {', '.join(presets.PRESETS)}.")]
+Unverified = Annotated[bool, typer.Option("--unverified-data", help="Take data files whose checksum is not the published one.")]
+
+
+@app.command()
+def run(
+    question: Question = None,
+    preset: PresetName = "quick",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes of one thread each; the cores by default.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    budget: Annotated[
+        float | None, typer.Option(min=0, help="Seconds; runs not finished by then are left for next time.")
+    ] = None,
+    scheduler: Annotated[str | None, typer.Option(help="A Dask scheduler's address, tcp://host:port.")] = None,
+    unverified_data: Unverified = False,
+) -> None:
+    """Run what is missing. Finished runs are kept in $ASYM_RUNS (runs/ by default); the same command goes on after a stop."""
+    configs = [cell.config for cell in _cells(question, preset, unverified_data)]
+    try:
+        outcome = grid.run(configs, Store(), jobs=jobs, device=device, budget=budget, executor=scheduler and _dask(scheduler))
+    except DataError as error:
+        raise typer.BadParameter(str(error)) from None
+    except KeyboardInterrupt:
+        console.print("stopped; finished runs are stored, the same command goes on")
+        raise typer.Exit(130) from None
+    console.print(f"{outcome.ran} runs made, {outcome.done_before} there before, {outcome.left} left")
+    raise typer.Exit(1 if outcome.left and budget is None else 0)
+
+
+@app.command()
+def status(preset: PresetName = "quick") -> None:
+    """What is done and what is left of each question at a preset, and about how long that takes."""
+    store = Store()
+    table = Table("question", "runs", "done", "left", "epochs left", "minutes left, one worker", title=f"preset {preset}")
+    for question in questions.QUESTIONS:
+        configs = list(dict.fromkeys(cell.config for cell in _cells(question, preset, False)))
+        left = [config for config in configs if store.load(config) is None]
+        minutes = grid.estimate(left, store) / 60
+        numbers = (len(configs), len(configs) - len(left), len(left), sum(c.epochs for c in left), f"{minutes:.0f}")
+        table.add_row(question, *map(str, numbers))
+    console.print(table)
+
+
+def _cells(question: str | None, preset: str, unverified_data: bool) -> list[questions.Cell]:
+    try:
+        level = presets.load(preset, unverified_data=unverified_data)
+        names = [question] if question else questions.QUESTIONS
+        return [cell for name in names for cell in questions.cells(name, level)]
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _dask(address: str):
+    from distributed import Client
+
+    return Client(address).get_executor()

@@ -1,0 +1,161 @@
+"""Everything that decides a run, checked once, named by its hash."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from asym.nets import ACTIVATIONS, POGGIO_CHANNELS, POOLINGS
+from asym.rules import find
+
+DATASETS = ("fashion_mnist", "mnist", "cifar10", "cifar100")
+NETS = ("dense", "poggio", "poggio_untied")
+LOSSES = ("ce", "hinge")
+OPTIMIZERS = ("adam", "sgd", "nesterov")
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One training run. Two equal configs give the same run; the hash names the run's record.
+
+    dataset, subset (first n training images; None: all), unverified_data (accept files whose checksum is not the published one).
+    net: "dense" with the widths of its hidden layers, or "poggio" / "poggio_untied"; rules: one feedback rule a layer, from input
+    to output, "bp" for the first, which sends nothing back; frozen: indices of layers that keep their first weight.
+    pooling: of the second and third convolution; tied_start: untied kernels start equal; dropout: probability, after every hidden
+    dense layer of "dense" and after every convolution of the others.
+    loss: "ce" or "hinge"; optimizer: "adam" (Kingma and Ba 2015), "sgd" or "nesterov" (momentum 0.9); lr: step size.
+    weight_decay: decoupled from Adam's gradient scale, on W and on a learned B; l2: lambda of lambda W added to W's gradient and so
+    to that of a B which shares its update. clip_value, clip_norm: of the gradient, by element, by the norm over all weights.
+    clip_weight: every weight is clipped to [-c, c] after each step; clip_feedback: B too.
+    epochs, batch (a partial last batch is dropped), seed, precision ("bf16": autocast).
+
+    ValueError for a value or a combination that is not allowed, naming both.
+    """
+
+    dataset: str = "fashion_mnist"
+    subset: int | None = None
+    unverified_data: bool = False
+    net: str = "dense"
+    hidden: tuple[int, ...] = ()
+    rules: tuple[str, ...] = ()
+    frozen: tuple[int, ...] = ()
+    activation: str = "relu"
+    pooling: str = "average"
+    tied_start: bool = False
+    dropout: float = 0.0
+    loss: str = "ce"
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    l2: float = 0.0
+    clip_value: float | None = None
+    clip_norm: float | None = None
+    clip_weight: float | None = None
+    clip_feedback: bool = False
+    epochs: int = 1
+    batch: int = 500
+    seed: int = 0
+    precision: str = "fp32"
+
+    def __post_init__(self):
+        for name in ("hidden", "rules", "frozen"):
+            value = getattr(self, name)
+            _check(name, value, not isinstance(value, str) and isinstance(value, Collection), "a sequence")
+            object.__setattr__(self, name, tuple(value))
+        self._check_values()
+        self._check_combinations()
+
+    @property
+    def layers(self) -> int:
+        """The number of weight layers."""
+        return len(self.hidden) + 1 if self.net == "dense" else len(POGGIO_CHANNELS) + 2
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits over the fields that differ from their defaults, so that a field added later renames no record.
+
+        unverified_data is left out: it allows a copy of the data; the record's provenance says which copy was used.
+        """
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that differ from their defaults, as plain JSON values."""
+        changed = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name != "unverified_data" and value != field.default:
+                changed[field.name] = list(value) if isinstance(value, tuple) else value
+        return changed
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "Config":
+        """The config of a dictionary; ValueError lists the names that are not fields."""
+        unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            allowed = ", ".join(field.name for field in dataclasses.fields(cls))
+            raise ValueError(f"unknown config fields {', '.join(unknown)}; allowed: {allowed}")
+        return cls(**fields)
+
+    def _check_values(self) -> None:
+        for name, allowed in (
+            ("dataset", DATASETS),
+            ("net", NETS),
+            ("activation", tuple(ACTIVATIONS)),
+            ("pooling", tuple(POOLINGS)),
+            ("loss", LOSSES),
+            ("optimizer", OPTIMIZERS),
+            ("precision", PRECISIONS),
+        ):
+            _check(name, getattr(self, name), getattr(self, name) in allowed, f"one of {', '.join(allowed)}")
+        for name in ("unverified_data", "tied_start", "clip_feedback"):
+            _check(name, getattr(self, name), isinstance(getattr(self, name), bool), "true or false")
+        for name, least in (("epochs", 1), ("batch", 1), ("seed", 0), ("subset", 1)):
+            value = getattr(self, name)
+            _check(name, value, (name == "subset" and value is None) or _whole(value, least), f"a whole number >= {least}")
+        for name in ("hidden", "frozen"):
+            least = 1 if name == "hidden" else 0
+            _check(name, getattr(self, name), all(_whole(v, least) for v in getattr(self, name)), f"whole numbers >= {least}")
+        for name in ("lr", "clip_value", "clip_norm", "clip_weight"):
+            value = getattr(self, name)
+            _check(name, value, (name != "lr" and value is None) or _number(value) and value > 0, "a number > 0")
+        for name in ("weight_decay", "l2", "dropout"):
+            _check(name, getattr(self, name), _number(getattr(self, name)) and getattr(self, name) >= 0, "a number >= 0")
+        _check("dropout", self.dropout, self.dropout < 1, "a probability in [0, 1)")
+
+    def _check_combinations(self) -> None:
+        dense = self.net == "dense"
+        _check("hidden", self.hidden, dense or not self.hidden, f"empty with net={self.net!r}, whose widths are given")
+        _check("pooling", self.pooling, not dense or self.pooling == "average", "left out with net='dense'")
+        _check("tied_start", self.tied_start, not self.tied_start or self.net == "poggio_untied", "false with tied nets")
+        _check("rules", self.rules, len(self.rules) == self.layers, f"one rule for each of the net's {self.layers} layers")
+        rules = [find(rule) for rule in self.rules]
+        _check("rules", self.rules, self.rules[0] == "bp", "'bp' for the first layer, which sends nothing back")
+        _check("frozen", self.frozen, set(self.frozen) < set(range(self.layers)), f"some of the layers 0..{self.layers - 1}")
+        decay = "> 0 with rule kp, which is the decay of W and B" if any(r.needs_decay for r in rules) else None
+        _check("weight_decay", self.weight_decay, decay is None or self.weight_decay > 0, decay)
+        shared = "shared_update" in self.rules and self.weight_decay > 0
+        _check("weight_decay", self.weight_decay, not shared, "0 with rule shared_update: with decay it is rule kp")
+        learns = any(r.store for r in rules) and self.clip_weight is not None
+        _check("clip_feedback", self.clip_feedback, not self.clip_feedback or learns, "used with clip_weight and a rule with B")
+
+
+def last(rule: str, count: int, layers: int) -> tuple[str, ...]:
+    """The original's R notation: the rule on the last `count` of `layers` layers, backpropagation below."""
+    return ("bp",) * (layers - count) + (rule,) * count
+
+
+def _check(name: str, value: Any, holds: bool, allowed: str | None) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {allowed}; got {value!r}")
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,68 @@
+"""Gives an existing torch model a feedback rule, keeping its weights."""
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from asym.layers import Conv2d, Linear
+from asym.network import Network
+from asym.rules import find
+
+LAYERS = {nn.Linear: Linear, nn.Conv2d: Conv2d}
+
+
+def convert(
+    model: nn.Module,
+    rule: str | dict[str, str],
+    *,
+    generator: torch.Generator | None = None,
+    example_input: Tensor | None = None,
+) -> nn.Module:
+    """A copy of the model whose nn.Linear and nn.Conv2d layers follow the rule, with the same weights and a B drawn for each.
+
+    rule is one key for all these layers, or {layer name: key} for some (names as in model.named_modules()); the others stay as
+    they are, and so does every subclass of the two (attention's projections among them, which torch calls without their forward).
+    The first layer's B is never used if its input needs no gradient. "dfa" needs the whole path to the logits: the model must be an
+    nn.Sequential, and example_input a batch for it. ValueError for an unknown rule or layer name, for a model without such layers,
+    and for dfa on another model or without example_input.
+    """
+    model = copy.deepcopy(model)
+    found = {name: module for name, module in model.named_modules() if type(module) in LAYERS}
+    rules = dict.fromkeys(found, rule) if isinstance(rule, str) else rule
+    unknown = sorted(set(rules) - set(found))
+    if unknown:
+        raise ValueError(f"rule names layers {unknown} that are not among the model's: {', '.join(found)}")
+    if not rules:
+        raise ValueError("model has no nn.Linear or nn.Conv2d layer to convert, or rule names none")
+    direct = {name for name, key in rules.items() if find(key).direct}
+    if direct and not (isinstance(model, nn.Sequential) and example_input is not None):
+        raise ValueError("rule 'dfa' wires hidden layers to the logits: it needs an nn.Sequential model and example_input")
+    new = {found[name]: _with_rule(found[name], key, generator) for name, key in rules.items()}
+    model = _replace(model, new)
+    return Network(*_flatten(model), example_input=example_input, generator=generator) if direct else model
+
+
+def _with_rule(layer: nn.Module, rule: str, generator: torch.Generator | None) -> nn.Module:
+    """The layer's namesake here, holding the very same weight and bias."""
+    new = LAYERS[type(layer)].__new__(LAYERS[type(layer)])
+    new.__dict__ = layer.__dict__
+    new.attach_feedback(rule, generator)
+    return new
+
+
+def _replace(module: nn.Module, new: dict[nn.Module, nn.Module]) -> nn.Module:
+    if module in new:
+        return new[module]
+    for name, child in module.named_children():
+        setattr(module, name, _replace(child, new))
+    return module
+
+
+def _flatten(model: nn.Sequential) -> Iterator[nn.Module]:
+    for step in model:
+        if isinstance(step, nn.Sequential):
+            yield from _flatten(step)
+        else:
+            yield step

@@ -1,0 +1,254 @@
+"""Asymmetric operations: forward with the weight W, backward as if the weight were F.
+
+Every operation here is bilinear in (x, W). The ordinary backward of op(x, F) therefore gives both quantities wanted: dx through F,
+and the true dW, which does not depend on the weight's value. First-order only: a second derivative would differentiate the
+asymmetric backward itself.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+from asym import gemm
+
+Pair = tuple[int, int]
+
+
+class _Linear(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, weight, feedback):
+        return gemm.linear(x, weight)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, _, feedback = inputs
+        ctx.save_for_backward(x, feedback)
+
+    @staticmethod
+    def backward(ctx, e):
+        x, feedback = ctx.saved_tensors
+        needs_x, needs_weight, needs_feedback = ctx.needs_input_grad
+        dx = gemm.linear(e, feedback.t()) if needs_x else None
+        dw = None
+        if needs_weight or needs_feedback:
+            dw = gemm.linear(e.reshape(-1, e.shape[-1]).t(), x.reshape(-1, x.shape[-1]).t())
+        return dx, dw if needs_weight else None, dw if needs_feedback else None
+
+
+class _Conv2d(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, weight, feedback, stride, padding, dilation, groups):
+        return F.conv2d(x, weight, None, stride, padding, dilation, groups)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, _, feedback, *ctx.geometry = inputs
+        ctx.save_for_backward(x, feedback)
+
+    @staticmethod
+    def backward(ctx, e):
+        x, feedback = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.geometry
+        needs_x, needs_weight, needs_feedback = ctx.needs_input_grad[:3]
+        mask = [needs_x, needs_weight or needs_feedback, False]
+        dx, dw, _ = torch.ops.aten.convolution_backward(
+            e, x, feedback, None, stride, padding, dilation, False, [0, 0], groups, mask
+        )
+        return dx, dw if needs_weight else None, dw if needs_feedback else None, None, None, None, None
+
+
+def _windows(x: Tensor, kernel: Pair, stride: Pair, dilation: Pair, groups: int) -> Tensor:
+    """Every output position's patch: x (N, C, H, W) -> (P * groups, N, C/groups * kh * kw), gathered."""
+    for axis in (0, 1):
+        x = x.unfold(2 + axis, dilation[axis] * (kernel[axis] - 1) + 1, stride[axis])
+    x = x[..., :: dilation[0], :: dilation[1]]  # N, C, H', W', kh, kw
+    n, c, height, width = x.shape[:4]
+    x = x.reshape(n, groups, c // groups, height, width, *kernel).permute(3, 4, 1, 0, 2, 5, 6)
+    return x.reshape(height * width * groups, n, -1)
+
+
+def _scatter(patches: Tensor, shape: torch.Size, kernel: Pair, stride: Pair, dilation: Pair, groups: int) -> Tensor:
+    """The adjoint of `_windows`: adds every patch back to where it came from, giving a tensor of the given shape."""
+    n, c, *size = shape
+    out = [(size[a] - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1 for a in (0, 1)]
+    patches = patches.reshape(*out, groups, n, c // groups, *kernel).permute(3, 2, 4, 0, 1, 5, 6)
+    patches = patches.reshape(n, c, *out, *kernel)
+    x = patches.new_zeros(shape)
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            top, left = i * dilation[0], j * dilation[1]
+            rows = slice(top, top + stride[0] * (out[0] - 1) + 1, stride[0])
+            columns = slice(left, left + stride[1] * (out[1] - 1) + 1, stride[1])
+            x[:, :, rows, columns] += patches[..., i, j]
+    return x
+
+
+def _by_group(weight: Tensor, groups: int) -> Tensor:
+    """(P, C/groups * K * K, O) -> (P * groups, C/groups * K * K, O/groups)."""
+    p, taps, out = weight.shape
+    return weight.reshape(p, taps, groups, out // groups).transpose(1, 2).reshape(p * groups, taps, out // groups)
+
+
+class _UntiedConv2d(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, weight, feedback, size, kernel, stride, dilation, groups):
+        y = torch.bmm(_windows(x, kernel, stride, dilation, groups), _by_group(weight, groups))
+        y = y.reshape(*size, groups, x.shape[0], -1).permute(3, 2, 4, 0, 1)  # N, groups, O/groups, H', W'
+        return y.reshape(x.shape[0], weight.shape[2], *size)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, _, feedback, _, *ctx.geometry = inputs
+        ctx.save_for_backward(x, feedback)
+
+    @staticmethod
+    def backward(ctx, e):
+        x, feedback = ctx.saved_tensors
+        groups = ctx.geometry[-1]
+        n, out = e.shape[:2]
+        needs_x, needs_weight, needs_feedback = ctx.needs_input_grad[:3]
+        e = e.reshape(n, groups, out // groups, -1).permute(3, 1, 0, 2).reshape(-1, n, out // groups)
+        dx = dw = None
+        if needs_x:
+            dx = torch.bmm(e, _by_group(feedback, groups).transpose(1, 2))
+            dx = _scatter(dx, x.shape, *ctx.geometry)
+        if needs_weight or needs_feedback:
+            dw = torch.bmm(_windows(x, *ctx.geometry).transpose(1, 2), e)  # P * groups, taps, O/groups
+            dw = dw.reshape(-1, groups, *dw.shape[1:]).transpose(1, 2).reshape(feedback.shape)
+        return dx, dw if needs_weight else None, dw if needs_feedback else None, None, None, None, None, None
+
+
+class _DirectFeedback(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits, hidden, feedback):
+        return logits.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, hidden, feedback = inputs
+        ctx.shape = hidden.shape
+        ctx.save_for_backward(feedback)
+
+    @staticmethod
+    def backward(ctx, e):
+        (feedback,) = ctx.saved_tensors
+        return e, gemm.linear(e, feedback.t()).reshape(ctx.shape), None
+
+
+def _match(weight: Tensor, feedback: Tensor) -> None:
+    if feedback.shape != weight.shape:
+        raise ValueError(f"feedback must have the weight's shape {tuple(weight.shape)}; got {tuple(feedback.shape)}")
+
+
+def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors as autocast would hand them to the stock operation."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors)
+
+
+def _pads(padding: Pair | str, kernel: Pair, stride: Pair, dilation: Pair) -> list[int]:
+    """Padding as torch.nn.functional.pad takes it: left, right, top, bottom."""
+    if padding == "valid":
+        return [0, 0, 0, 0]
+    if padding == "same":
+        if tuple(stride) != (1, 1):
+            raise ValueError(f"padding='same' needs stride 1; got stride {tuple(stride)}")
+        total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        return [total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2]
+    if isinstance(padding, str):
+        raise ValueError(f"padding must be an int, a pair, 'same' or 'valid'; got {padding!r}")
+    return [padding[1], padding[1], padding[0], padding[0]]
+
+
+def linear(x: Tensor, weight: Tensor, feedback: Tensor | None, bias: Tensor | None = None) -> Tensor:
+    """y = x W' + b, and dx = e F (Lillicrap et al. 2016): forward with the weight, backward through the feedback.
+
+    x (..., I), weight and feedback (O, I), bias (O,) -> (..., O). feedback None is backpropagation. A feedback that requires
+    a gradient gets the weight's. ValueError if feedback and weight differ in shape.
+    """
+    if feedback is None:
+        return gemm.linear(x, weight, bias)
+    _match(weight, feedback)
+    y = _Linear.apply(*_autocast(x, weight, feedback))
+    return y if bias is None else y + bias.to(y.dtype)
+
+
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    feedback: Tensor | None,
+    bias: Tensor | None = None,
+    stride: Pair = (1, 1),
+    padding: Pair | str = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> Tensor:
+    """y = x * W + b, and dx = e *' F: a convolution whose transpose uses the feedback.
+
+    x (N, C, H, W), weight and feedback (O, C/groups, kh, kw), bias (O,) -> (N, O, H', W'). feedback None is backpropagation.
+    ValueError if feedback and weight differ in shape, or padding='same' meets a stride.
+    """
+    if feedback is None:
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    _match(weight, feedback)
+    left, right, top, bottom = _pads(padding, weight.shape[2:], stride, dilation)
+    if (left, top) != (right, bottom):
+        x, left, top = F.pad(x, (left, right, top, bottom)), 0, 0
+    x, weight, feedback = _autocast(x, weight, feedback)
+    unbatched = x.dim() == 3
+    y = _Conv2d.apply(x[None] if unbatched else x, weight, feedback, stride, (top, left), dilation, groups)
+    y = y[0] if unbatched else y
+    return y if bias is None else y + bias.to(y.dtype)[:, None, None]
+
+
+def untied_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    feedback: Tensor | None,
+    bias: Tensor | None = None,
+    *,
+    kernel_size: Pair,
+    stride: Pair = (1, 1),
+    padding: Pair | str = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> Tensor:
+    """y[p] = patch_p(x) W[p] + b[p]: a convolution with a kernel of its own at every output position p (locally connected).
+
+    x (N, C, H, W), weight and feedback (P, C/groups * kh * kw, O) with P = H' * W' in row-major order, bias (O, H', W')
+    -> (N, O, H', W'). feedback None is backpropagation. ValueError if feedback and weight differ in shape, or P does not fit x.
+    """
+    feedback = weight.detach() if feedback is None else feedback
+    _match(weight, feedback)
+    x, weight, feedback = _autocast(x, weight, feedback)
+    unbatched = x.dim() == 3
+    x = F.pad(x[None] if unbatched else x, _pads(padding, kernel_size, stride, dilation))
+    size = tuple((x.shape[2 + a] - dilation[a] * (kernel_size[a] - 1) - 1) // stride[a] + 1 for a in (0, 1))
+    if weight.shape[0] != size[0] * size[1]:
+        raise ValueError(f"weight holds {weight.shape[0]} positions; an input of this size has {size[0]} x {size[1]}")
+    y = _UntiedConv2d.apply(x, weight, feedback, size, kernel_size, stride, dilation, groups)
+    y = y[0] if unbatched else y
+    return y if bias is None else y + bias.to(y.dtype)
+
+
+def direct_feedback(logits: Tensor, hidden: Tensor, feedback: Tensor) -> Tensor:
+    """Returns the logits unchanged; in the backward pass hidden receives e B (Nokland 2016).
+
+    logits (N, K), hidden (N, ...) with M elements a row, feedback (K, M). ValueError if the shapes do not fit.
+    """
+    expected = (logits.shape[-1], hidden[0].numel())
+    if tuple(feedback.shape) != expected:
+        raise ValueError(f"feedback must have shape (logits, hidden elements) = {expected}; got {tuple(feedback.shape)}")
+    return _DirectFeedback.apply(*_autocast(logits, hidden, feedback))

@@ -1,0 +1,87 @@
+"""Matrix products on the CPU through the faster of torch's two fp32 libraries, measured once in a process."""
+
+import os
+import time
+from functools import cache
+
+import torch
+from torch import Tensor
+
+LIBRARIES = ("stock", "onednn")
+
+
+@torch.library.custom_op("asym::onednn_linear", mutates_args=())
+def onednn_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x W' through oneDNN: x (N, I), weight (O, I), both fp32 on the CPU -> (N, O)."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+
+
+@onednn_linear.register_fake
+def _(x, weight):
+    return x.new_empty(x.shape[0], weight.shape[0])
+
+
+@onednn_linear.register_vmap
+def _(info, in_dims, x, weight):
+    x, weight = (t if dim is None else t.movedim(dim, 0) for t, dim in zip((x, weight), in_dims, strict=True))
+    return x @ weight.transpose(-1, -2), 0
+
+
+def _backward(ctx, e):
+    x, weight = ctx.saved_tensors
+    return onednn_linear(e, weight.t()), onednn_linear(e.t(), x.t())
+
+
+def _save(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+onednn_linear.register_autograd(_backward, setup_context=_save)
+
+
+def _training_step(linear, x: Tensor, weight: Tensor, e: Tensor) -> None:
+    """The three products of one dense layer: y, dx, dW."""
+    linear(x, weight)
+    linear(e, weight.t())
+    linear(e.t(), x.t())
+
+
+def _seconds(linear, *tensors: Tensor) -> float:
+    start = time.perf_counter()
+    _training_step(linear, *tensors)
+    return time.perf_counter() - start
+
+
+@cache
+def _measured() -> str:
+    """The faster library by a measurement of some 0.1 s: the best of interleaved repeats, since other work only ever slows one.
+
+    oneDNN must win by a tenth, so that noise does not choose.
+    """
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        return "stock"
+    tensors = torch.ones(500, 1024), torch.ones(512, 1024), torch.ones(500, 512)
+    times = [(_seconds(torch.nn.functional.linear, *tensors), _seconds(onednn_linear, *tensors)) for _ in range(8)]
+    stock, onednn = (min(seconds) for seconds in zip(*times, strict=True))
+    return "onednn" if onednn < 0.9 * stock else "stock"
+
+
+@torch.compiler.assume_constant_result
+def library() -> str:
+    """The library that does a dense layer's products faster here: "stock" (what torch.mm uses) or "onednn".
+
+    $ASYM_GEMM decides where it is set (ValueError for other names), else a measurement, once in a process.
+    """
+    chosen = os.environ.get("ASYM_GEMM") or _measured()
+    if chosen not in LIBRARIES:
+        raise ValueError(f"$ASYM_GEMM must be one of {', '.join(LIBRARIES)}; got {chosen!r}")
+    return chosen
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W' + b for x (..., I) and weight (O, I), by the chosen library where it applies (fp32 on the CPU), else by torch."""
+    on_cpu = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
+    if not on_cpu or torch.is_autocast_enabled("cpu") or library() == "stock":
+        return torch.nn.functional.linear(x, weight, bias)
+    y = onednn_linear(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], weight.shape[0])
+    return y if bias is None else y + bias

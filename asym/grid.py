@@ -1,0 +1,186 @@
+"""Runs what is missing of a grid, on any concurrent.futures executor."""
+
+import math
+import multiprocessing
+import os
+import platform
+import subprocess
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+import asym
+from asym import data, gemm
+from asym.config import Config
+from asym.results import Record, Store
+from asym.train import build, train
+
+ATTEMPTS = 3  # of a run whose process dies under it
+TRAINING_IMAGES = 50_000  # of a whole data set, near enough for an estimate
+RATE = 6e10  # floating-point operations a second of one core in training, where no stored run tells
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How many runs a grid finished, found already done, and left for the next call (budget or failures)."""
+
+    ran: int
+    done_before: int
+    left: int
+
+
+@cache
+def _commit() -> str:
+    """The checkout's commit, with + if files differ from it; empty outside a checkout."""
+    git = ["git", "-C", str(Path(asym.__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit + ("+" if changed.strip() else "")
+
+
+@cache
+def _processor() -> str:
+    """The processor's name as the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
+    return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
+
+
+def perform(config: Config, device: str = "cpu", threads: int | None = 1) -> Record:
+    """Trains one config and returns its record; what every executor's workers call."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    started, clock = datetime.now(UTC), time.perf_counter()
+    history = train(config, device=device)
+    provenance = {
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - clock, 3),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
+        "threads": torch.get_num_threads(),
+        "matrix_products": gemm.library() if device == "cpu" else "stock",
+        "commit": _commit(),
+        "asym": asym.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "data_fingerprint": history.data_fingerprint,
+        "data_note": history.data_note,
+    }
+    return Record(config, history.epochs, history.diverged, provenance)
+
+
+def estimate(configs: Iterable[Config], store: Store) -> float:
+    """Roughly how many seconds of one worker the configs need: at the rate of the newest stored runs, or at RATE."""
+    records = [r for r in store.records() if r.provenance.get("seconds")]
+    known = sorted(records, key=lambda r: r.provenance["started"])[-20:]
+    rate = median(_operations(r.config) / r.provenance["seconds"] for r in known) if known else RATE
+    return sum(_operations(config) for config in configs) / rate
+
+
+def _operations(config: Config) -> float:
+    """Floating-point operations of a run: a forward pass, and twice that for the two products of the backward pass."""
+    return (
+        3
+        * config.epochs
+        * (config.subset or TRAINING_IMAGES)
+        * _forward_operations(replace(config, seed=0, epochs=1, subset=None))
+    )
+
+
+@cache
+def _forward_operations(config: Config) -> int:
+    source = data.SOURCES[config.dataset]
+    net = build(config, source.shape, source.classes)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(torch.zeros(1, *source.shape))
+    return counter.get_total_flops()
+
+
+def run(
+    configs: Iterable[Config],
+    store: Store,
+    *,
+    jobs: int | None = None,
+    device: str = "cpu",
+    budget: float | None = None,
+    executor: Executor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """Runs the configs that the store lacks, in their order, and stores each as it ends; a second call goes on where one stopped.
+
+    jobs: processes of one thread each (default: the cores), unless an executor is given (a Dask client's get_executor(), say).
+    budget: seconds after which no run is started and those still going are given up. progress(done, total) is called after
+    each run; without it a bar is shown where stderr is a terminal. Ctrl-C leaves what is stored. A run whose process dies is
+    tried again, three times in all. Raises data.DataError before the first run if a data set is missing or damaged.
+    """
+    wanted = list(dict.fromkeys(configs))
+    missing = [config for config in wanted if store.load(config) is None]
+    for name, unverified in {(config.dataset, config.unverified_data) for config in missing}:
+        data.load(name, unverified=unverified)
+    deadline = math.inf if budget is None else time.monotonic() + budget
+    done_before = len(wanted) - len(missing)
+    with tqdm(total=len(wanted), initial=done_before, unit="run", disable=None if progress is None else True) as bar:
+        ran = 0
+        for record in _finish(missing, jobs or os.cpu_count() or 1, device, deadline, executor):
+            store.save(record)
+            ran += 1
+            bar.update()
+            if progress is not None:
+                progress(done_before + ran, len(wanted))
+    return Outcome(ran, done_before, len(missing) - ran)
+
+
+def _finish(configs: list[Config], jobs: int, device: str, deadline: float, executor: Executor | None) -> Iterator[Record]:
+    """The records as they come; a pool that breaks is replaced, and the runs that broke it are tried again."""
+    waiting, attempts = deque(configs), Counter()
+    while waiting and time.monotonic() < deadline:
+        pool = executor or ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+        running: dict[Future, Config] = {}
+        try:
+            yield from _drain(pool, waiting, running, 2 * jobs, device, deadline)
+        except BrokenProcessPool:
+            attempts.update(running.values())
+            tired = [config for config in running.values() if attempts[config] >= ATTEMPTS]
+            if tired:
+                raise RuntimeError(f"a run's process died {ATTEMPTS} times: {tired[0]}") from None
+            waiting.extendleft(reversed(running.values()))
+        finally:
+            if executor is None:
+                _stop(pool)
+
+
+def _drain(
+    pool: Executor, waiting: deque[Config], running: dict[Future, Config], window: int, device: str, deadline: float
+) -> Iterator[Record]:
+    """Keeps `window` runs submitted, so that memory stays flat however many wait."""
+    while (waiting or running) and time.monotonic() < deadline:
+        while waiting and len(running) < window:
+            future = pool.submit(perform, waiting[0], device)
+            running[future] = waiting.popleft()
+        timeout = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+        for future in wait(running, timeout, FIRST_COMPLETED).done:
+            record = future.result()
+            del running[future]
+            yield record
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """Ends the pool at once: what still runs is given up, and loses only itself."""
+    workers = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for worker in workers:
+        worker.terminate()

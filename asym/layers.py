@@ -1,0 +1,292 @@
+"""torch's layers with a feedback rule: `weight` carries the input forward, `feedback` carries the error back."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
+
+from asym import functional
+from asym.rules import find
+
+MIRROR_RATE = 0.01  # B moves a hundredth of the way to W a step: a time constant of one CIFAR epoch at batch 500
+MIRROR_SAMPLES = 128
+
+
+class FeedbackLayer(nn.Module):
+    """What the layers share: where B lives, how it is drawn, and which tensor the backward uses.
+
+    A subclass has `weight`, `fans` (fan-in, fan-out), `operate(x, weight, feedback)` without bias, and `noise(n, generator)`,
+    a batch of normal inputs.
+    """
+
+    rule: str
+
+    def attach_feedback(self, rule: str, generator: torch.Generator | None = None) -> None:
+        """Gives the layer its rule, and B (drawn by the generator) where the rule has one."""
+        store = find(rule).store
+        self.rule = rule
+        feedback = None if store is None else torch.empty_like(self.weight, requires_grad=False)
+        if store == "parameter":
+            self.register_parameter("feedback", nn.Parameter(feedback))
+        else:
+            self.register_buffer("feedback", feedback)
+        self.reset_feedback(generator)
+
+    @property
+    def scale(self) -> float:
+        """The standard deviation of Glorot and Bengio 2010, sqrt(2 / (fan-in + fan-out))."""
+        return math.sqrt(2 / sum(self.fans))
+
+    @torch.no_grad()
+    def glorot_(self, tensor: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Fills a tensor of the weight's shape from U(-a, a), a = sqrt(6 / (fan-in + fan-out)), and returns it.
+
+        Drawn on the generator's own device, so that one seed gives one B wherever the layer lives.
+        """
+        bound = self.scale * math.sqrt(3)
+        device = tensor.device if generator is None else generator.device
+        drawn = torch.empty(tensor.shape, device=device).uniform_(-bound, bound, generator=generator)
+        return tensor.copy_(drawn)
+
+    def reset_feedback(self, generator: torch.Generator | None = None) -> None:
+        """Draws B anew from the Glorot-uniform distribution; nothing to do for a rule without B."""
+        if self.feedback is not None:
+            self.glorot_(self.feedback, generator)
+
+    def feedback_path(self) -> Tensor | None:
+        """The tensor F that the backward pass uses in W's place; None where the layer uses W itself."""
+        return find(self.rule).path(self.weight, self.feedback, self.scale)
+
+    @torch.no_grad()
+    def mirror_feedback(self, generator: torch.Generator | None = None, rate: float = MIRROR_RATE) -> None:
+        """One weight-mirror step, B <- (1 - rate) B + rate <noise, op(noise, W)> / count (Akrout et al. 2019).
+
+        With unit normal noise the correlation's mean is W times the number of terms in it (count), so B settles around W.
+        """
+        noise = self.noise(MIRROR_SAMPLES, generator).to(self.weight)
+        correlation = self._correlate(noise, self.operate(noise, self.weight, None))
+        one = torch.ones_like(noise[:1])
+        count = self._correlate(one, torch.ones_like(self.operate(one, self.weight, None)))
+        self.feedback.lerp_(correlation / (MIRROR_SAMPLES * count.clamp(min=1)), rate)
+
+    def _correlate(self, x: Tensor, e: Tensor) -> Tensor:
+        """The weight gradient of <e, op(x, W)>: the sum over samples and positions of x times e."""
+        with torch.enable_grad():
+            weight = self.weight.detach().requires_grad_()
+            return torch.autograd.grad(self.operate(x, weight, None), weight, e)[0]
+
+    def forward(self, input: Tensor) -> Tensor:
+        if find(self.rule).direct:
+            input = input.detach()
+        return self.operate(input, self.weight, self.feedback_path(), self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, rule={self.rule!r}"
+
+
+class Linear(FeedbackLayer, nn.Linear):
+    """y = x W' + b whose error returns as e F: torch.nn.Linear with a feedback rule (Lillicrap et al. 2016).
+
+    weight and feedback (out, in). W starts as in torch, B is Glorot-uniform and drawn by `generator` (None: torch's global one).
+    Input (..., in) -> (..., out). ValueError for an unknown rule.
+    """
+
+    def __init__(self, in_features, out_features, bias=True, device=None, dtype=None, *, rule="bp", generator=None):
+        super().__init__(in_features, out_features, bias, device, dtype)
+        self.attach_feedback(rule, generator)
+
+    @property
+    def fans(self) -> tuple[int, int]:
+        return self.in_features, self.out_features
+
+    def operate(self, x: Tensor, weight: Tensor, feedback: Tensor | None, bias: Tensor | None = None) -> Tensor:
+        return functional.linear(x, weight, feedback, bias)
+
+    def noise(self, n: int, generator: torch.Generator | None) -> Tensor:
+        return torch.randn(n, self.in_features, generator=generator)
+
+
+class Conv2d(FeedbackLayer, nn.Conv2d):
+    """A convolution whose error returns through the transpose of F: torch.nn.Conv2d with a feedback rule.
+
+    weight and feedback (out, in/groups, kh, kw). W starts as in torch, B is Glorot-uniform and drawn by `generator` (None:
+    torch's global one). Input (N, in, H, W) -> (N, out, H', W'). ValueError for an unknown rule.
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=1,
+        padding=0,
+        dilation=1,
+        groups=1,
+        bias=True,
+        padding_mode="zeros",
+        device=None,
+        dtype=None,
+        *,
+        rule="bp",
+        generator=None,
+    ):
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
+        )
+        self.attach_feedback(rule, generator)
+
+    @property
+    def fans(self) -> tuple[int, int]:
+        taps = math.prod(self.kernel_size)
+        return self.in_channels // self.groups * taps, self.out_channels * taps
+
+    def operate(self, x: Tensor, weight: Tensor, feedback: Tensor | None, bias: Tensor | None = None) -> Tensor:
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            x, padding = F.pad(x, self._reversed_padding_repeated_twice, self.padding_mode), (0, 0)
+        return functional.conv2d(x, weight, feedback, bias, self.stride, padding, self.dilation, self.groups)
+
+    def noise(self, n: int, generator: torch.Generator | None) -> Tensor:
+        size = [2 * d * (k - 1) + s for k, d, s in zip(self.kernel_size, self.dilation, self.stride, strict=True)]
+        return torch.randn(n, self.in_channels, *size, generator=generator)
+
+
+class UntiedConv2d(FeedbackLayer):
+    """A convolution with a kernel of its own at every output position (locally connected), with a feedback rule.
+
+    Takes torch.nn.Conv2d's arguments and `input_size`, the input's (height, width). weight and feedback (P, in/groups * kh * kw,
+    out), P = H' * W' output positions in row-major order; bias (out, H', W'). W and bias start as torch.nn.Conv2d's would, B is
+    Glorot-uniform (fan-in in/groups * kh * kw, fan-out out * kh * kw), drawn by `generator` (None: torch's global one).
+    Input (N, in, H, W) -> (N, out, H', W'). ValueError for an unknown rule, groups that do not divide the channels, or an input
+    of another size.
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        kernel_size,
+        input_size,
+        stride=1,
+        padding=0,
+        dilation=1,
+        groups=1,
+        bias=True,
+        padding_mode="zeros",
+        device=None,
+        dtype=None,
+        *,
+        rule="bp",
+        generator=None,
+    ):
+        super().__init__()
+        # a kernel's shape, its padding and every check of them are those of the tied layer
+        tied = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode=padding_mode,
+            device="meta",
+        )  # fmt: skip
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size, self.stride, self.dilation = tied.kernel_size, tied.stride, tied.dilation
+        self.padding, self.padding_mode = padding, padding_mode
+        self._pads = tied._reversed_padding_repeated_twice
+        self.input_size = _pair(input_size)
+        self.output_size = self._output_size()
+        positions, taps = math.prod(self.output_size), in_channels // groups * math.prod(self.kernel_size)
+        factory = {"device": device, "dtype": dtype}
+        self.weight = nn.Parameter(torch.empty(positions, taps, out_channels, **factory))
+        self.bias = nn.Parameter(torch.empty(out_channels, *self.output_size, **factory)) if bias else None
+        self.reset_parameters()
+        self.attach_feedback(rule, generator)
+
+    def _output_size(self) -> tuple[int, int]:
+        left, right, top, bottom = self._pads
+        sizes = []
+        for size, pad, k, s, d in zip(
+            self.input_size, (top + bottom, left + right), self.kernel_size, self.stride, self.dilation, strict=True
+        ):
+            sizes.append((size + pad - d * (k - 1) - 1) // s + 1)
+        if min(sizes) < 1:
+            raise ValueError(f"input_size {self.input_size} is smaller than the kernel {self.kernel_size} with its padding")
+        return tuple(sizes)
+
+    @property
+    def fans(self) -> tuple[int, int]:
+        return self.weight.shape[1], self.out_channels * math.prod(self.kernel_size)
+
+    def reset_parameters(self) -> None:
+        """Draws weight and bias from U(-a, a) with a = 1 / sqrt(fan-in), as torch.nn.Conv2d does."""
+        bound = 1 / math.sqrt(self.weight.shape[1])
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    @torch.no_grad()
+    def tie_(self, kernel: Tensor) -> None:
+        """Copies one kernel (out, in/groups, kh, kw) to every position: the layer then equals a convolution.
+
+        ValueError if the kernel has another shape.
+        """
+        expected = self._kernel_shape
+        if tuple(kernel.shape) != expected:
+            raise ValueError(f"kernel must have shape {expected}; got {tuple(kernel.shape)}")
+        self.weight.copy_(kernel.reshape(self.out_channels, -1).t())
+
+    def as_kernels(self, tensor: Tensor) -> Tensor:
+        """Shows weight, feedback or one's gradient (P, in/groups * kh * kw, out) as (H', W', out, in/groups, kh, kw).
+
+        ValueError if the tensor has another shape.
+        """
+        if tensor.shape != self.weight.shape:
+            raise ValueError(f"tensor must have the weight's shape {tuple(self.weight.shape)}; got {tuple(tensor.shape)}")
+        return tensor.transpose(1, 2).reshape(*self.output_size, *self._kernel_shape)
+
+    @property
+    def _kernel_shape(self) -> tuple[int, int, int, int]:
+        return self.out_channels, self.in_channels // self.groups, *self.kernel_size
+
+    def operate(self, x: Tensor, weight: Tensor, feedback: Tensor | None, bias: Tensor | None = None) -> Tensor:
+        if tuple(x.shape[-3:]) != (self.in_channels, *self.input_size):
+            raise ValueError(
+                f"input must end in (channels, height, width) = {(self.in_channels, *self.input_size)}; got {tuple(x.shape)}"
+            )
+        mode = {"zeros": "constant"}.get(self.padding_mode, self.padding_mode)
+        x = F.pad(x, self._pads, mode) if any(self._pads) else x
+        geometry = {"stride": self.stride, "dilation": self.dilation, "groups": self.groups}
+        return functional.untied_conv2d(x, weight, feedback, bias, kernel_size=self.kernel_size, **geometry)
+
+    def noise(self, n: int, generator: torch.Generator | None) -> Tensor:
+        return torch.randn(n, self.in_channels, *self.input_size, generator=generator)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, input_size={self.input_size}, "
+            f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, groups={self.groups}, "
+            f"bias={self.bias is not None}{super().extra_repr()}"
+        )
+
+
+class DirectFeedback(nn.Module):
+    """Joins a hidden output to the logits for direct feedback alignment: logits unchanged, hidden receives e B (Nokland 2016).
+
+    feedback (outputs, hidden elements), fixed, Glorot-uniform, drawn by `generator` (None: torch's global one).
+    """
+
+    def __init__(self, hidden_elements: int, outputs: int, generator: torch.Generator | None = None):
+        super().__init__()
+        bound = math.sqrt(6 / (hidden_elements + outputs))
+        self.register_buffer("feedback", torch.empty(outputs, hidden_elements).uniform_(-bound, bound, generator=generator))
+
+    def forward(self, logits: Tensor, hidden: Tensor) -> Tensor:
+        return functional.direct_feedback(logits, hidden, self.feedback)
+
+
+def between_steps(model: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Moves every B that its rule moves outside the backward pass (brsf redraws it, mirror trains it): call it after each
+    optimiser step. The generator draws the new matrices and the noise."""
+    for module in model.modules():
+        if isinstance(module, FeedbackLayer):
+            move = find(module.rule).between_steps
+            if move is not None:
+                move(module, generator)

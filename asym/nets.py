@@ -1,0 +1,110 @@
+"""The networks of the experiments, without biases, weights and feedback Glorot-uniform."""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from asym.layers import Conv2d, FeedbackLayer, Linear, UntiedConv2d
+from asym.network import Network
+
+
+class HalfHardtanh(nn.Module):
+    """clip(x / 2, -1, 1), the nonlinearity of Amit 2019."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.clamp(x / 2, -1, 1)
+
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "half_hardtanh": HalfHardtanh}
+POOLINGS = {"average": nn.AvgPool2d, "max": nn.MaxPool2d}
+POGGIO_CHANNELS = (32, 64, 64)
+POGGIO_HIDDEN = 128
+
+
+def stream(seed: int, purpose: str) -> torch.Generator:
+    """A CPU generator of its own for each purpose of a seed: what one draws never shifts what another draws."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
+
+
+def _drawn(kind: type[FeedbackLayer], *arguments, rule: str, seed: int, index: int, **options) -> FeedbackLayer:
+    """A layer without bias, its W and B drawn by seed and place in the net alone: every rule starts from the same W0."""
+    generator = stream(seed, f"feedback {index}")
+    layer = kind(*arguments, bias=False, rule=rule, generator=generator, **options)
+    layer.glorot_(layer.weight, stream(seed, f"weight {index}"))
+    return layer
+
+
+def dense(
+    shape: Sequence[int],
+    classes: int,
+    rules: Sequence[str],
+    *,
+    hidden: Sequence[int] = (512, 256),
+    activation: str = "relu",
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> Network:
+    """A fully connected net of len(hidden) + 1 layers; rules gives one key a layer, from input to output.
+
+    shape (C, H, W) of an image; input (N, C, H, W) -> logits (N, classes). ValueError unless there is a rule for each layer.
+    """
+    _one_rule_each(rules, len(hidden) + 1)
+    steps: list[nn.Module] = [nn.Flatten()]
+    width = torch.Size(shape).numel()
+    for index, out in enumerate(hidden):
+        layer = _drawn(Linear, width, out, rule=rules[index], seed=seed, index=index)
+        steps += [layer, ACTIVATIONS[activation](), *_dropped(dropout)]
+        width = out
+    steps.append(_drawn(Linear, width, classes, rule=rules[-1], seed=seed, index=len(hidden)))
+    return Network(*steps, example_input=torch.zeros(1, *shape), generator=stream(seed, "direct"))
+
+
+def poggio(
+    shape: Sequence[int],
+    classes: int,
+    rules: Sequence[str],
+    *,
+    untied: bool = False,
+    tied_start: bool = False,
+    activation: str = "relu",
+    pooling: str = "average",
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> Network:
+    """The conv net of Liao, Leibo and Poggio 2016 (5 weight layers), all three convolutions tied or all untied.
+
+    5x5/32 - max pool - 5x5/64 - pool - 5x5/64 - pool - 128 - classes; pooling 3x3 stride 2 padding 1 (counted in averages).
+    tied_start copies the tied net's first kernels to every position of an untied layer. dropout follows the convolutions.
+    shape (C, H, W); input (N, C, H, W) -> logits (N, classes). ValueError unless rules gives one key a layer.
+    """
+    _one_rule_each(rules, len(POGGIO_CHANNELS) + 2)
+    channels, *size = shape
+    steps: list[nn.Module] = []
+    for index, out in enumerate(POGGIO_CHANNELS):
+        place = {"rule": rules[index], "seed": seed, "index": index}
+        layer = _drawn(Conv2d, channels, out, 5, padding=2, **place)
+        if untied:
+            kernel = layer.weight
+            layer = _drawn(UntiedConv2d, channels, out, 5, size, padding=2, **place)
+            if tied_start:
+                layer.tie_(kernel)
+        pool = POOLINGS["max" if index == 0 else pooling]
+        steps += [layer, ACTIVATIONS[activation](), pool(3, stride=2, padding=1), *_dropped(dropout)]
+        channels, size = out, [(side - 1) // 2 + 1 for side in size]
+    elements = channels * size[0] * size[1]
+    hidden = _drawn(Linear, elements, POGGIO_HIDDEN, rule=rules[3], seed=seed, index=3)
+    output = _drawn(Linear, POGGIO_HIDDEN, classes, rule=rules[4], seed=seed, index=4)
+    steps += [nn.Flatten(), hidden, ACTIVATIONS[activation](), output]
+    return Network(*steps, example_input=torch.zeros(1, *shape), generator=stream(seed, "direct"))
+
+
+def _dropped(probability: float) -> list[nn.Module]:
+    return [nn.Dropout(probability)] if probability else []
+
+
+def _one_rule_each(rules: Sequence[str], layers: int) -> None:
+    if len(rules) != layers:
+        raise ValueError(f"rules must give one rule for each of the net's {layers} layers; got {len(rules)}: {rules}")

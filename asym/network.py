@@ -1,0 +1,73 @@
+"""A feed-forward network of steps, with the paths that direct feedback needs."""
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from asym.layers import DirectFeedback, FeedbackLayer
+from asym.rules import find
+
+
+class Passage(NamedTuple):
+    """A weight layer at work: what it received and what it made of it, before the nonlinearity."""
+
+    layer: FeedbackLayer
+    input: Tensor
+    output: Tensor
+
+
+class Network(nn.Module):
+    """The steps in sequence; a layer with rule "dfa" gets no error through itself, its input is taught by the logits' error.
+
+    steps: modules, called one after the other. example_input: a batch, by which each DirectFeedback learns its size.
+    generator draws their B (None: torch's global one).
+    """
+
+    def __init__(self, *steps: nn.Module, example_input: Tensor, generator: torch.Generator | None = None):
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+        self.direct = nn.ModuleDict()
+        trainable, sizes, x = False, {}, example_input
+        with torch.no_grad():
+            for index, step in enumerate(self.steps):
+                if trainable and _direct(step):
+                    sizes[str(index)] = x[0].numel()
+                trainable = trainable or any(True for _ in step.parameters())
+                x = step(x)
+        for index, elements in sizes.items():
+            self.direct[index] = DirectFeedback(elements, x.shape[-1], generator)
+
+    @property
+    def layers(self) -> list[FeedbackLayer]:
+        """The weight layers, from input to output."""
+        return [step for step in self.steps if isinstance(step, FeedbackLayer)]
+
+    def twin(self) -> "Network":
+        """A net of the same steps and the very same weights (shared, not copied) that learns by backpropagation."""
+        twin = copy.deepcopy(self)
+        twin.direct = nn.ModuleDict()
+        for ours, theirs in zip(self.layers, twin.layers, strict=True):
+            del theirs.feedback
+            theirs.attach_feedback("bp")
+            theirs.weight, theirs.bias = ours.weight, ours.bias
+        return twin
+
+    def forward(self, x: Tensor, trace: list[Passage] | None = None) -> Tensor:
+        """x (N, ...) -> logits (N, K). A given trace list receives every weight layer's passage."""
+        taught = []
+        for index, step in enumerate(self.steps):
+            if str(index) in self.direct:
+                taught.append((self.direct[str(index)], x))
+            y = step(x)
+            if trace is not None and isinstance(step, FeedbackLayer):
+                trace.append(Passage(step, x, y))
+            x = y
+        for direct, hidden in taught:
+            x = direct(x, hidden)
+        return x
+
+
+def _direct(step: nn.Module) -> bool:
+    return isinstance(step, FeedbackLayer) and find(step.rule).direct

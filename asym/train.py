@@ -1,0 +1,190 @@
+"""One training run: from a config to a history of its epochs."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asym import data, nets
+from asym.config import Config
+from asym.layers import between_steps
+from asym.measures import Probe
+from asym.network import Network
+from asym.rules import find
+
+NESTEROV_MOMENTUM = 0.9
+TEST_BATCH = 1000
+
+
+@dataclass
+class History:
+    """A run's outcome: one row an epoch (epoch 0 is the untrained net), whether it diverged, and the copy of the data it used.
+
+    A row holds epoch, train_loss and train_accuracy (means over the epoch's batches, dropout on), test_accuracy, seconds since the
+    start, and for every measure of asym.measures a list of one value a layer. Accuracies are fractions. A run whose loss is no longer finite
+    has diverged: it ends there, and its last row's test accuracy is that of a guess, 1 / classes.
+    """
+
+    config: Config
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    diverged: bool = False
+    data_fingerprint: str = ""
+    data_note: str = ""
+
+
+def hinge(logits: Tensor, labels: Tensor) -> Tensor:
+    """The original's multi-class hinge: the mean over batch and classes of relu(1 - s) for the right class and relu(1 + s) / (C - 1)
+    for each other. logits (N, C), labels (N,)."""
+    right = F.one_hot(labels, logits.shape[1]).bool()
+    wrong = F.relu(1 + logits) / (logits.shape[1] - 1)
+    return torch.where(right, F.relu(1 - logits), wrong).mean()
+
+
+CRITERIA = {"ce": F.cross_entropy, "hinge": hinge}
+
+
+def build(config: Config, shape: tuple[int, int, int], classes: int) -> Network:
+    """The config's untrained net for images of shape (C, H, W), its frozen layers without gradient."""
+    common = {"activation": config.activation, "dropout": config.dropout, "seed": config.seed}
+    if config.net == "dense":
+        net = nets.dense(shape, classes, config.rules, hidden=config.hidden, **common)
+    else:
+        untied = config.net == "poggio_untied"
+        start = {"pooling": config.pooling, "tied_start": config.tied_start}
+        net = nets.poggio(shape, classes, config.rules, untied=untied, **start, **common)
+    for index in config.frozen:
+        for parameter in net.layers[index].parameters():
+            parameter.requires_grad_(False)
+    return net
+
+
+class Trainer:
+    """One run in progress: `epoch()` trains once through the data, `test_accuracy()` and `probe.measure()` look at the net."""
+
+    def __init__(self, config: Config, dataset: data.Dataset, device: str = "cpu"):
+        self.config, self.device = config, torch.device(device)
+        self.dataset = dataset if config.subset is None else dataset.subset(config.subset)
+        self.layout = torch.contiguous_format if config.net == "dense" else torch.channels_last
+        self.net = build(config, dataset.shape, dataset.classes).to(self.device, memory_format=self.layout)
+        self.criterion = CRITERIA[config.loss]
+        trained = [layer for layer in self.net.layers if layer.weight.requires_grad]
+        self.weights = [layer.weight for layer in trained]
+        self.learned = {layer.weight: layer.feedback for layer in trained if find(layer.rule).store == "parameter"}
+        self.optimizer = _optimizer(config, [*self.weights, *self.learned.values()])
+        self.order = nets.stream(config.seed, "order")
+        self.between = nets.stream(config.seed, "between steps")
+        labels = self.dataset.train_labels[: config.batch]
+        activation = nets.ACTIVATIONS[config.activation]()
+        images = self._images(self.dataset.train_images[: config.batch])
+        self.probe = Probe(self.net, images, labels, self.criterion, activation)
+
+    def epoch(self) -> tuple[float, float]:
+        """One pass over the training set; the mean loss and the accuracy of its batches, each before its step."""
+        self.net.train()
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        correct, steps = torch.zeros((), dtype=torch.int64, device=self.device), 0
+        for index in data.batches(len(self.dataset.train_labels), self.config.batch, self.order):
+            index = index.to(self.device)
+            labels = self.dataset.train_labels.index_select(0, index)
+            logits = self._logits(self._images(self.dataset.train_images.index_select(0, index)))
+            loss = self.criterion(logits, labels)
+            self._step(loss)
+            loss_sum += loss.detach()
+            correct += (logits.argmax(1) == labels).sum()
+            steps += 1
+        return loss_sum.item() / steps, correct.item() / (steps * self.config.batch)
+
+    @torch.no_grad()
+    def test_accuracy(self) -> float:
+        """The fraction of the test set that the net gets right."""
+        self.net.eval()
+        images, labels = self.dataset.test_images, self.dataset.test_labels
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        for x, y in zip(images.split(TEST_BATCH), labels.split(TEST_BATCH), strict=True):
+            correct += (self._logits(self._images(x)).argmax(1) == y).sum()
+        return correct.item() / len(labels)
+
+    def _images(self, images: Tensor) -> Tensor:
+        return self.dataset.standardise(images).contiguous(memory_format=self.layout)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            return self.net(images).float()
+
+    def _step(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad()
+        loss.backward()
+        self._regulate()
+        self.optimizer.step()
+        self._clip_weights()
+        between_steps(self.net, self.between)
+
+    @torch.no_grad()
+    def _regulate(self) -> None:
+        """L2 and clipping of the weights' gradients; a learned B then takes its weight's."""
+        if self.config.l2:
+            for weight in self.weights:
+                weight.grad.add_(weight, alpha=self.config.l2)
+        if self.config.clip_value is not None:
+            nn.utils.clip_grad_value_(self.weights, self.config.clip_value)
+        if self.config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.weights, self.config.clip_norm)
+        for weight, feedback in self.learned.items():
+            feedback.grad = weight.grad
+
+    @torch.no_grad()
+    def _clip_weights(self) -> None:
+        bound = self.config.clip_weight
+        if bound is None:
+            return
+        for weight in self.weights:
+            weight.clamp_(-bound, bound)
+        if self.config.clip_feedback:
+            for layer in self.net.layers:
+                if layer.feedback is not None:
+                    layer.feedback.clamp_(-bound, bound)
+
+
+def train(config: Config, *, device: str = "cpu", on_epoch: Callable[[dict[str, Any]], None] = lambda row: None) -> History:
+    """Trains the config's net and returns the history; on_epoch receives each row as it is made.
+
+    Everything random is drawn from the seed, by streams of their own for W, B, the data order, dropout and moving feedback.
+    Flushes denormal numbers to zero in this thread: Adam's moments of dead units fill with them and slow a step by half. Raises data.DataError where the data set is missing or damaged.
+    """
+    torch.set_flush_denormal(True)
+    dataset = data.load(config.dataset, unverified=config.unverified_data, device=device)
+    with torch.random.fork_rng(enabled=config.dropout > 0):
+        if config.dropout:
+            torch.manual_seed(nets.stream(config.seed, "dropout").initial_seed())
+        return _train(Trainer(config, dataset, device), on_epoch)
+
+
+def _train(trainer: Trainer, on_epoch: Callable[[dict[str, Any]], None]) -> History:
+    history = History(trainer.config, data_fingerprint=trainer.dataset.fingerprint, data_note=trainer.dataset.note)
+    start = time.perf_counter()
+    for epoch in range(trainer.config.epochs + 1):
+        loss, accuracy = trainer.epoch() if epoch else (math.nan, math.nan)
+        history.diverged = epoch > 0 and not math.isfinite(loss)
+        row = {"epoch": epoch, "train_loss": loss, "train_accuracy": accuracy}
+        row["test_accuracy"] = 1 / trainer.dataset.classes if history.diverged else trainer.test_accuracy()
+        row |= trainer.probe.measure()
+        row["seconds"] = time.perf_counter() - start
+        history.epochs.append(row)
+        on_epoch(row)
+        if history.diverged:
+            break
+    return history
+
+
+def _optimizer(config: Config, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if config.optimizer == "adam":
+        fused = parameters[0].device.type in ("cpu", "cuda")
+        return torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay, fused=fused)
+    nesterov = config.optimizer == "nesterov"
+    momentum = NESTEROV_MOMENTUM if nesterov else 0
+    return torch.optim.SGD(parameters, config.lr, momentum=momentum, nesterov=nesterov, weight_decay=config.weight_decay)
