@@ -86,7 +86,7 @@ def _split(source: Source, layout: Layout, files: tuple[File, ...], contents: Ca
             decoded = layout.decode(data, file.count, source.shape, source.classes)
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
-        for parts, part in zip((images, labels), decoded):
+        for parts, part in zip((images, labels), decoded, strict=False):
             parts.extend([] if part is None else [part])
     if sum(map(len, images)) != sum(map(len, labels)):
         raise DataError(f"{name}: the set has {sum(map(len, images))} images but {sum(map(len, labels))} labels")

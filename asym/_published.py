@@ -52,13 +52,15 @@ class Source:
 
 def _idx(folder: str, *checksums: str) -> Layout:
     names = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-    files = [File(name, count, checksum) for name, count, checksum in zip(names, (60000, 60000, 10000, 10000), checksums)]
+    files = [
+        File(name, count, checksum) for name, count, checksum in zip(names, (60000, 60000, 10000, 10000), checksums, strict=True)
+    ]
     return Layout(folder, decode_idx, tuple(files[:2]), tuple(files[2:]))
 
 
 def _cifar10(folder: str, archive: str, decode: Callable, suffix: str, *checksums: str) -> Layout:
     names = [f"data_batch_{k}{suffix}" for k in range(1, 6)] + [f"test_batch{suffix}"]
-    files = [File(name, 10000, checksum) for name, checksum in zip(names, checksums)]
+    files = [File(name, 10000, checksum) for name, checksum in zip(names, checksums, strict=True)]
     return Layout(folder, decode, tuple(files[:5]), tuple(files[5:]), archive)
 
 

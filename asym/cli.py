@@ -1,14 +1,16 @@
-"""The command line: asym run, asym status, asym table."""
+"""The command line: asym run, asym status, asym table, asym publish."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from asym import grid, presets, questions
+from asym import grid, presets, questions, results
 from asym.data import DataError
-from asym.results import Store
+from asym.results import Store, published
+from asym.tables import beside_original
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console()
@@ -55,6 +57,40 @@ def status(preset: PresetName = "quick") -> None:
         numbers = (len(configs), len(configs) - len(left), len(left), sum(c.epochs for c in left), f"{minutes:.0f}")
         table.add_row(question, *map(str, numbers))
     console.print(table)
+
+
+@app.command("table")
+def show(question: str, preset: PresetName = "quick") -> None:
+    """Print the original's numbers beside those of your own runs: test accuracy in %, the mean over seeds and its 95 % interval."""
+    wanted = _cells(question, preset, False)
+    found = list(Store().find(wanted))
+    shown = Table(
+        "table",
+        "network",
+        "loss",
+        "epochs",
+        "original",
+        "ours",
+        "seeds",
+        "diverged",
+        title=f"{question}, preset {preset}",
+    )
+    for row in beside_original(wanted, found).to_dict("records"):
+        ours = f"{row['ours']:.2f} ± {row['half_width']:.2f}" if row["seeds"] else ""
+        epochs = f"{row['epochs_run']} of {row['epochs']:.0f}" if row["epochs_run"] < row["epochs"] else f"{row['epochs_run']}"
+        numbers = (f"{row['original']:.2f}", ours, str(row["seeds"]), str(row["diverged"]))
+        shown.add_row(row["part"].removeprefix("table "), row["network"], row["loss"], epochs, *numbers)
+    console.print(shown)
+
+
+@app.command()
+def publish(question: str, preset: PresetName = "cpu", figures: Path = Path("figures")) -> None:
+    """Add your runs of a preset to figures/QUESTION/runs.parquet, from which the book's page is made; runs there already stay."""
+    path = figures / question / "runs.parquet"
+    records = {record.config.hash: record for _, record in Store().find(_cells(question, preset, False))}
+    before = {record.config.hash: record for record in published(path)}
+    results.publish((records | before).values(), path)
+    console.print(f"{path}: {len(records | before)} runs, {len(records | before) - len(before)} of them new")
 
 
 def _cells(question: str | None, preset: str, unverified_data: bool) -> list[questions.Cell]:

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ NETS = ("dense", "poggio", "poggio_untied")
 LOSSES = ("ce", "hinge")
 OPTIMIZERS = ("adam", "sgd", "nesterov")
 PRECISIONS = ("fp32", "bf16")
+NUMBERS = ("lr", "weight_decay", "l2", "dropout", "clip_value", "clip_norm", "clip_weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +29,8 @@ class Config:
     pooling: of the second and third convolution; tied_start: untied kernels start equal; dropout: probability, after every hidden
     dense layer of "dense" and after every convolution of the others.
     loss: "ce" or "hinge"; optimizer: "adam" (Kingma and Ba 2015), "sgd" or "nesterov" (momentum 0.9); lr: step size.
-    weight_decay: decoupled from Adam's gradient scale, on W and on a learned B; l2: lambda of lambda W added to W's gradient and so
-    to that of a B which shares its update. clip_value, clip_norm: of the gradient, by element, by the norm over all weights.
+    weight_decay: decoupled from Adam's gradient scale, on W and on a learned B; l2: lambda of lambda W added to W's gradient
+    and so to that of a B which shares its update. clip_value, clip_norm: of the gradient, by element, by its norm over all W.
     clip_weight: every weight is clipped to [-c, c] after each step; clip_feedback: B too.
     epochs, batch (a partial last batch is dropped), seed, precision ("bf16": autocast).
 
@@ -64,10 +65,13 @@ class Config:
     def __post_init__(self):
         for name in ("hidden", "rules", "frozen"):
             value = getattr(self, name)
-            _check(name, value, not isinstance(value, str) and isinstance(value, Collection), "a sequence")
+            _check(name, value, not isinstance(value, str) and isinstance(value, Sequence), "a sequence")
             object.__setattr__(self, name, tuple(value))
         self._check_values()
         self._check_combinations()
+        for name in NUMBERS:  # 1 and 1.0 are one config and must have one hash
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, float(getattr(self, name)))
 
     @property
     def layers(self) -> int:
@@ -130,6 +134,8 @@ class Config:
         dense = self.net == "dense"
         _check("hidden", self.hidden, dense or not self.hidden, f"empty with net={self.net!r}, whose widths are given")
         _check("pooling", self.pooling, not dense or self.pooling == "average", "left out with net='dense'")
+        fits = self.subset is None or self.batch <= self.subset
+        _check("batch", self.batch, fits, f"at most subset={self.subset}")
         _check("tied_start", self.tied_start, not self.tied_start or self.net == "poggio_untied", "false with tied nets")
         _check("rules", self.rules, len(self.rules) == self.layers, f"one rule for each of the net's {self.layers} layers")
         rules = [find(rule) for rule in self.rules]

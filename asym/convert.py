@@ -24,9 +24,9 @@ def convert(
 
     rule is one key for all these layers, or {layer name: key} for some (names as in model.named_modules()); the others stay as
     they are, and so does every subclass of the two (attention's projections among them, which torch calls without their forward).
-    The first layer's B is never used if its input needs no gradient. "dfa" needs the whole path to the logits: the model must be an
-    nn.Sequential, and example_input a batch for it. ValueError for an unknown rule or layer name, for a model without such layers,
-    and for dfa on another model or without example_input.
+    A layer used in several places stays one layer. The first layer's B is never used if its input needs no gradient. "dfa" needs
+    the whole path to the logits: the model must be an nn.Sequential, the layer one of its steps, example_input a batch for it.
+    ValueError for an unknown rule or layer name, for a model without such layers, and for dfa elsewhere or without example_input.
     """
     model = copy.deepcopy(model)
     found = {name: module for name, module in model.named_modules() if type(module) in LAYERS}
@@ -37,11 +37,15 @@ def convert(
     if not rules:
         raise ValueError("model has no nn.Linear or nn.Conv2d layer to convert, or rule names none")
     direct = {name for name, key in rules.items() if find(key).direct}
-    if direct and not (isinstance(model, nn.Sequential) and example_input is not None):
+    if direct and not (_sequential(model) and example_input is not None):
         raise ValueError("rule 'dfa' wires hidden layers to the logits: it needs an nn.Sequential model and example_input")
     new = {found[name]: _with_rule(found[name], key, generator) for name, key in rules.items()}
     model = _replace(model, new)
-    return Network(*_flatten(model), example_input=example_input, generator=generator) if direct else model
+    if not direct:
+        return model
+    network = Network(*_flatten(model), example_input=example_input, generator=generator)
+    network.training = model.training
+    return network
 
 
 def _with_rule(layer: nn.Module, rule: str, generator: torch.Generator | None) -> nn.Module:
@@ -52,17 +56,23 @@ def _with_rule(layer: nn.Module, rule: str, generator: torch.Generator | None) -
     return new
 
 
-def _replace(module: nn.Module, new: dict[nn.Module, nn.Module]) -> nn.Module:
-    if module in new:
-        return new[module]
-    for name, child in module.named_children():
-        setattr(module, name, _replace(child, new))
-    return module
+def _replace(model: nn.Module, new: dict[nn.Module, nn.Module]) -> nn.Module:
+    if model in new:
+        return new[model]
+    places = [(name, new[module]) for name, module in model.named_modules(remove_duplicate=False) if module in new]
+    for name, layer in places:
+        model.set_submodule(name, layer)
+    return model
+
+
+def _sequential(module: nn.Module) -> bool:
+    """Whether calling the module is calling its children in turn, as a subclass with a forward of its own need not."""
+    return type(module).forward is nn.Sequential.forward
 
 
 def _flatten(model: nn.Sequential) -> Iterator[nn.Module]:
     for step in model:
-        if isinstance(step, nn.Sequential):
+        if _sequential(step):
             yield from _flatten(step)
         else:
             yield step

@@ -1,18 +1,28 @@
 """Asymmetric operations: forward with the weight W, backward as if the weight were F.
 
-Every operation here is bilinear in (x, W). The ordinary backward of op(x, F) therefore gives both quantities wanted: dx through F,
-and the true dW, which does not depend on the weight's value. First-order only: a second derivative would differentiate the
-asymmetric backward itself.
+Every operation here is bilinear in (x, W). The ordinary backward of op(x, F) therefore gives both quantities wanted: dx
+through F, and the true dW, which does not depend on the weight's value. First-order only: a second derivative would
+differentiate the asymmetric backward itself.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn.modules.utils import _pair
 
 from asym import gemm
 
 Pair = tuple[int, int]
+
+
+def _shared(dw: Tensor | None, needs_weight: bool, needs_feedback: bool) -> tuple[Tensor | None, Tensor | None]:
+    """dW for W and for a learned B: two tensors, so that what is done in place to one gradient leaves the other."""
+    if needs_weight and needs_feedback:
+        return dw, dw.clone()
+    return (dw if needs_weight else None), (dw if needs_feedback else None)
 
 
 class _Linear(Function):
@@ -35,7 +45,7 @@ class _Linear(Function):
         dw = None
         if needs_weight or needs_feedback:
             dw = gemm.linear(e.reshape(-1, e.shape[-1]).t(), x.reshape(-1, x.shape[-1]).t())
-        return dx, dw if needs_weight else None, dw if needs_feedback else None
+        return dx, *_shared(dw, needs_weight, needs_feedback)
 
 
 class _Conv2d(Function):
@@ -59,7 +69,7 @@ class _Conv2d(Function):
         dx, dw, _ = torch.ops.aten.convolution_backward(
             e, x, feedback, None, stride, padding, dilation, False, [0, 0], groups, mask
         )
-        return dx, dw if needs_weight else None, dw if needs_feedback else None, None, None, None, None
+        return dx, *_shared(dw, needs_weight, needs_feedback), None, None, None, None
 
 
 def _windows(x: Tensor, kernel: Pair, stride: Pair, dilation: Pair, groups: int) -> Tensor:
@@ -69,7 +79,7 @@ def _windows(x: Tensor, kernel: Pair, stride: Pair, dilation: Pair, groups: int)
     x = x[..., :: dilation[0], :: dilation[1]]  # N, C, H', W', kh, kw
     n, c, height, width = x.shape[:4]
     x = x.reshape(n, groups, c // groups, height, width, *kernel).permute(3, 4, 1, 0, 2, 5, 6)
-    return x.reshape(height * width * groups, n, -1)
+    return x.reshape(height * width * groups, n, c // groups * math.prod(kernel))
 
 
 def _scatter(patches: Tensor, shape: torch.Size, kernel: Pair, stride: Pair, dilation: Pair, groups: int) -> Tensor:
@@ -100,21 +110,24 @@ class _UntiedConv2d(Function):
     @staticmethod
     def forward(x, weight, feedback, size, kernel, stride, dilation, groups):
         y = torch.bmm(_windows(x, kernel, stride, dilation, groups), _by_group(weight, groups))
-        y = y.reshape(*size, groups, x.shape[0], -1).permute(3, 2, 4, 0, 1)  # N, groups, O/groups, H', W'
-        return y.reshape(x.shape[0], weight.shape[2], *size)
+        n, out = x.shape[0], weight.shape[2]
+        y = y.reshape(*size, groups, n, out // groups).permute(3, 2, 4, 0, 1)  # N, groups, O/groups, H', W'
+        return y.reshape(n, out, *size)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, _, feedback, _, *ctx.geometry = inputs
-        ctx.save_for_backward(x, feedback)
+        x, weight, feedback, _, *ctx.geometry = inputs
+        ctx.save_for_backward(x, weight if feedback is None else feedback)
 
     @staticmethod
     def backward(ctx, e):
         x, feedback = ctx.saved_tensors
         groups = ctx.geometry[-1]
-        n, out = e.shape[:2]
+        n, out, *size = e.shape
+        positions = math.prod(size)
         needs_x, needs_weight, needs_feedback = ctx.needs_input_grad[:3]
-        e = e.reshape(n, groups, out // groups, -1).permute(3, 1, 0, 2).reshape(-1, n, out // groups)
+        e = e.reshape(n, groups, out // groups, positions).permute(3, 1, 0, 2)
+        e = e.reshape(positions * groups, n, out // groups)
         dx = dw = None
         if needs_x:
             dx = torch.bmm(e, _by_group(feedback, groups).transpose(1, 2))
@@ -122,7 +135,7 @@ class _UntiedConv2d(Function):
         if needs_weight or needs_feedback:
             dw = torch.bmm(_windows(x, *ctx.geometry).transpose(1, 2), e)  # P * groups, taps, O/groups
             dw = dw.reshape(-1, groups, *dw.shape[1:]).transpose(1, 2).reshape(feedback.shape)
-        return dx, dw if needs_weight else None, dw if needs_feedback else None, None, None, None, None, None
+        return dx, *_shared(dw, needs_weight, needs_feedback), None, None, None, None, None
 
 
 class _DirectFeedback(Function):
@@ -149,16 +162,16 @@ def _match(weight: Tensor, feedback: Tensor) -> None:
         raise ValueError(f"feedback must have the weight's shape {tuple(weight.shape)}; got {tuple(feedback.shape)}")
 
 
-def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+def _autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """The tensors as autocast would hand them to the stock operation."""
     device = tensors[0].device.type
     if not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
-    return tuple(t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors)
+    return tuple(t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors)
 
 
-def _pads(padding: Pair | str, kernel: Pair, stride: Pair, dilation: Pair) -> list[int]:
+def _pads(padding: int | Pair | str, kernel: Pair, stride: Pair, dilation: Pair) -> list[int]:
     """Padding as torch.nn.functional.pad takes it: left, right, top, bottom."""
     if padding == "valid":
         return [0, 0, 0, 0]
@@ -169,7 +182,8 @@ def _pads(padding: Pair | str, kernel: Pair, stride: Pair, dilation: Pair) -> li
         return [total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2]
     if isinstance(padding, str):
         raise ValueError(f"padding must be an int, a pair, 'same' or 'valid'; got {padding!r}")
-    return [padding[1], padding[1], padding[0], padding[0]]
+    top, left = _pair(padding)
+    return [left, left, top, top]
 
 
 def linear(x: Tensor, weight: Tensor, feedback: Tensor | None, bias: Tensor | None = None) -> Tensor:
@@ -190,22 +204,23 @@ def conv2d(
     weight: Tensor,
     feedback: Tensor | None,
     bias: Tensor | None = None,
-    stride: Pair = (1, 1),
-    padding: Pair | str = (0, 0),
-    dilation: Pair = (1, 1),
+    stride: int | Pair = 1,
+    padding: int | Pair | str = 0,
+    dilation: int | Pair = 1,
     groups: int = 1,
 ) -> Tensor:
-    """y = x * W + b, and dx = e *' F: a convolution whose transpose uses the feedback.
+    """y = conv(x, W) + b, and dx = conv'(e, F): a convolution whose transpose uses the feedback.
 
     x (N, C, H, W), weight and feedback (O, C/groups, kh, kw), bias (O,) -> (N, O, H', W'). feedback None is backpropagation.
     ValueError if feedback and weight differ in shape, or padding='same' meets a stride.
     """
-    if feedback is None:
-        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
-    _match(weight, feedback)
+    stride, dilation = _pair(stride), _pair(dilation)
     left, right, top, bottom = _pads(padding, weight.shape[2:], stride, dilation)
     if (left, top) != (right, bottom):
         x, left, top = F.pad(x, (left, right, top, bottom)), 0, 0
+    if feedback is None:
+        return F.conv2d(x, weight, bias, stride, (top, left), dilation, groups)
+    _match(weight, feedback)
     x, weight, feedback = _autocast(x, weight, feedback)
     unbatched = x.dim() == 3
     y = _Conv2d.apply(x[None] if unbatched else x, weight, feedback, stride, (top, left), dilation, groups)
@@ -219,10 +234,10 @@ def untied_conv2d(
     feedback: Tensor | None,
     bias: Tensor | None = None,
     *,
-    kernel_size: Pair,
-    stride: Pair = (1, 1),
-    padding: Pair | str = (0, 0),
-    dilation: Pair = (1, 1),
+    kernel_size: int | Pair,
+    stride: int | Pair = 1,
+    padding: int | Pair | str = 0,
+    dilation: int | Pair = 1,
     groups: int = 1,
 ) -> Tensor:
     """y[p] = patch_p(x) W[p] + b[p]: a convolution with a kernel of its own at every output position p (locally connected).
@@ -230,8 +245,9 @@ def untied_conv2d(
     x (N, C, H, W), weight and feedback (P, C/groups * kh * kw, O) with P = H' * W' in row-major order, bias (O, H', W')
     -> (N, O, H', W'). feedback None is backpropagation. ValueError if feedback and weight differ in shape, or P does not fit x.
     """
-    feedback = weight.detach() if feedback is None else feedback
-    _match(weight, feedback)
+    if feedback is not None:
+        _match(weight, feedback)
+    kernel_size, stride, dilation = _pair(kernel_size), _pair(stride), _pair(dilation)
     x, weight, feedback = _autocast(x, weight, feedback)
     unbatched = x.dim() == 3
     x = F.pad(x[None] if unbatched else x, _pads(padding, kernel_size, stride, dilation))
@@ -248,7 +264,7 @@ def direct_feedback(logits: Tensor, hidden: Tensor, feedback: Tensor) -> Tensor:
 
     logits (N, K), hidden (N, ...) with M elements a row, feedback (K, M). ValueError if the shapes do not fit.
     """
-    expected = (logits.shape[-1], hidden[0].numel())
+    expected = (logits.shape[-1], hidden.shape[1:].numel())
     if tuple(feedback.shape) != expected:
         raise ValueError(f"feedback must have shape (logits, hidden elements) = {expected}; got {tuple(feedback.shape)}")
-    return _DirectFeedback.apply(*_autocast(logits, hidden, feedback))
+    return _DirectFeedback.apply(logits, hidden.to(logits.dtype), feedback.to(logits.dtype))

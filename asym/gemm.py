@@ -80,8 +80,8 @@ def library() -> str:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W' + b for x (..., I) and weight (O, I), by the chosen library where it applies (fp32 on the CPU), else by torch."""
-    on_cpu = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
-    if not on_cpu or torch.is_autocast_enabled("cpu") or library() == "stock":
+    applies = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.numel() > 0
+    if not applies or torch.is_autocast_enabled("cpu") or library() == "stock":
         return torch.nn.functional.linear(x, weight, bias)
     y = onednn_linear(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], weight.shape[0])
     return y if bias is None else y + bias

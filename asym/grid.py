@@ -4,15 +4,18 @@ import math
 import multiprocessing
 import os
 import platform
+import signal
 import subprocess
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 
@@ -33,7 +36,7 @@ RATE = 6e10  # floating-point operations a second of one core in training, where
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many runs a grid finished, found already done, and left for the next call (budget or failures)."""
+    """How many runs a grid finished, found already done, and left for the next call (budget)."""
 
     ran: int
     done_before: int
@@ -125,62 +128,95 @@ def run(
     jobs: processes of one thread each (default: the cores), unless an executor is given (a Dask client's get_executor(), say).
     budget: seconds after which no run is started and those still going are given up. progress(done, total) is called after
     each run; without it a bar is shown where stderr is a terminal. Ctrl-C leaves what is stored. A run whose process dies is
-    tried again, three times in all. Raises data.DataError before the first run if a data set is missing or damaged.
+    tried again, three times in all. Raises data.DataError before the first run if a data set is missing or damaged;
+    RuntimeError, after all the others, for runs that failed, naming the first.
     """
     wanted = list(dict.fromkeys(configs))
     missing = [config for config in wanted if store.load(config) is None]
     for name, unverified in {(config.dataset, config.unverified_data) for config in missing}:
         data.load(name, unverified=unverified)
     deadline = math.inf if budget is None else time.monotonic() + budget
-    done_before = len(wanted) - len(missing)
-    with tqdm(total=len(wanted), initial=done_before, unit="run", disable=None if progress is None else True) as bar:
-        ran = 0
-        for record in _finish(missing, jobs or os.cpu_count() or 1, device, deadline, executor):
-            store.save(record)
+    done_before, ran, failed = len(wanted) - len(missing), 0, {}
+    bar = tqdm(total=len(wanted), initial=done_before, unit="run", disable=None if progress is None else True)
+    with bar, closing(_finish(missing, jobs or os.cpu_count() or 1, device, deadline, executor)) as finished:
+        for config, future in finished:
+            if future.exception():
+                failed[config] = future.exception()
+                continue
+            store.save(future.result())
             ran += 1
             bar.update()
             if progress is not None:
                 progress(done_before + ran, len(wanted))
+    if failed:
+        config, error = next(iter(failed.items()))
+        raise RuntimeError(f"{len(failed)} runs failed, the others are stored; first {config.to_dict()}: {error!r}") from error
     return Outcome(ran, done_before, len(missing) - ran)
 
 
-def _finish(configs: list[Config], jobs: int, device: str, deadline: float, executor: Executor | None) -> Iterator[Record]:
-    """The records as they come; a pool that breaks is replaced, and the runs that broke it are tried again."""
+def _finish(
+    configs: list[Config], jobs: int, device: str, deadline: float, executor: Executor | None
+) -> Iterator[tuple[Config, Future]]:
+    """The runs as they end; a pool that breaks is replaced, and the runs that it held are tried again."""
     waiting, attempts = deque(configs), Counter()
+    window = 2 * jobs if executor is None else len(configs)  # runs that a broken pool loses, at most
     while waiting and time.monotonic() < deadline:
-        pool = executor or ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
         running: dict[Future, Config] = {}
         try:
-            yield from _drain(pool, waiting, running, 2 * jobs, device, deadline)
-        except BrokenProcessPool:
+            with nullcontext(executor) if executor else _processes(jobs) as pool:
+                yield from _drain(pool, waiting, running, window, device, deadline)
+        except BrokenExecutor:
+            if executor is not None:
+                raise
             attempts.update(running.values())
-            tired = [config for config in running.values() if attempts[config] >= ATTEMPTS]
+            tired = [config.to_dict() for config in running.values() if attempts[config] >= ATTEMPTS]
             if tired:
-                raise RuntimeError(f"a run's process died {ATTEMPTS} times: {tired[0]}") from None
+                raise RuntimeError(f"a process died {ATTEMPTS} times, in one of these runs: {tired}") from None
             waiting.extendleft(reversed(running.values()))
         finally:
-            if executor is None:
-                _stop(pool)
+            for future in running:
+                future.cancel()
 
 
 def _drain(
     pool: Executor, waiting: deque[Config], running: dict[Future, Config], window: int, device: str, deadline: float
-) -> Iterator[Record]:
-    """Keeps `window` runs submitted, so that memory stays flat however many wait."""
+) -> Iterator[tuple[Config, Future]]:
+    """Keeps `window` runs submitted and gives each as it ends, until none is left or the pool breaks."""
     while (waiting or running) and time.monotonic() < deadline:
         while waiting and len(running) < window:
             future = pool.submit(perform, waiting[0], device)
             running[future] = waiting.popleft()
         timeout = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
-        for future in wait(running, timeout, FIRST_COMPLETED).done:
-            record = future.result()
-            del running[future]
-            yield record
+        ended = wait(running, timeout, FIRST_COMPLETED).done
+        lost = {future for future in ended if future.cancelled() or isinstance(future.exception(), BrokenExecutor)}
+        for future in ended - lost:
+            yield running.pop(future), future
+        if lost:
+            raise BrokenExecutor("the executor gave its runs up; those that finished are stored")
 
 
-def _stop(pool: ProcessPoolExecutor) -> None:
-    """Ends the pool at once: what still runs is given up, and loses only itself."""
-    workers = list((pool._processes or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for worker in workers:
-        worker.terminate()
+@contextmanager
+def _processes(jobs: int) -> Iterator[Executor]:
+    """A pool of processes that end with this block, or with this process if it is killed, whatever they are doing."""
+    context = multiprocessing.get_context("spawn")
+    lifeline, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(jobs, context, _attend, (lifeline, gemm.library()))
+    with lifeline, held:
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _attend(lifeline: Connection, library: str) -> None:
+    """A new worker's first steps: leave Ctrl-C to the parent, multiply as the other workers do, end when the lifeline is cut."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["ASYM_GEMM"] = library
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+
+
+def _end_with(lifeline: Connection) -> None:
+    try:
+        lifeline.recv_bytes()  # nothing is ever sent: this waits for the other end to close
+    finally:
+        os._exit(1)

@@ -17,8 +17,8 @@ MIRROR_SAMPLES = 128
 class FeedbackLayer(nn.Module):
     """What the layers share: where B lives, how it is drawn, and which tensor the backward uses.
 
-    A subclass has `weight`, `fans` (fan-in, fan-out), `operate(x, weight, feedback)` without bias, and `noise(n, generator)`,
-    a batch of normal inputs.
+    A subclass has `weight`, `fans` (fan-in, fan-out), `operate(x, weight, feedback, bias)`, and for the mirror rule
+    `noise_shape`, that of one input with its padding, and `operate_padded(x, weight)` on such an input.
     """
 
     rule: str
@@ -64,18 +64,20 @@ class FeedbackLayer(nn.Module):
         """One weight-mirror step, B <- (1 - rate) B + rate <noise, op(noise, W)> / count (Akrout et al. 2019).
 
         With unit normal noise the correlation's mean is W times the number of terms in it (count), so B settles around W.
+        The noise fills the padding too: every tap of a kernel meets independent noise, whatever the padding.
         """
-        noise = self.noise(MIRROR_SAMPLES, generator).to(self.weight)
-        correlation = self._correlate(noise, self.operate(noise, self.weight, None))
+        device = self.weight.device if generator is None else generator.device
+        noise = torch.randn(MIRROR_SAMPLES, *self.noise_shape, generator=generator, device=device).to(self.weight)
+        correlation = self._correlate(noise, self.operate_padded(noise, self.weight))
         one = torch.ones_like(noise[:1])
-        count = self._correlate(one, torch.ones_like(self.operate(one, self.weight, None)))
-        self.feedback.lerp_(correlation / (MIRROR_SAMPLES * count.clamp(min=1)), rate)
+        count = self._correlate(one, torch.ones_like(self.operate_padded(one, self.weight)))
+        self.feedback.lerp_(correlation / (MIRROR_SAMPLES * count), rate)
 
     def _correlate(self, x: Tensor, e: Tensor) -> Tensor:
         """The weight gradient of <e, op(x, W)>: the sum over samples and positions of x times e."""
         with torch.enable_grad():
             weight = self.weight.detach().requires_grad_()
-            return torch.autograd.grad(self.operate(x, weight, None), weight, e)[0]
+            return torch.autograd.grad(self.operate_padded(x, weight), weight, e)[0]
 
     def forward(self, input: Tensor) -> Tensor:
         if find(self.rule).direct:
@@ -104,8 +106,12 @@ class Linear(FeedbackLayer, nn.Linear):
     def operate(self, x: Tensor, weight: Tensor, feedback: Tensor | None, bias: Tensor | None = None) -> Tensor:
         return functional.linear(x, weight, feedback, bias)
 
-    def noise(self, n: int, generator: torch.Generator | None) -> Tensor:
-        return torch.randn(n, self.in_features, generator=generator)
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        return (self.in_features,)
+
+    def operate_padded(self, x: Tensor, weight: Tensor) -> Tensor:
+        return functional.linear(x, weight, None)
 
 
 class Conv2d(FeedbackLayer, nn.Conv2d):
@@ -148,9 +154,13 @@ class Conv2d(FeedbackLayer, nn.Conv2d):
             x, padding = F.pad(x, self._reversed_padding_repeated_twice, self.padding_mode), (0, 0)
         return functional.conv2d(x, weight, feedback, bias, self.stride, padding, self.dilation, self.groups)
 
-    def noise(self, n: int, generator: torch.Generator | None) -> Tensor:
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
         size = [2 * d * (k - 1) + s for k, d, s in zip(self.kernel_size, self.dilation, self.stride, strict=True)]
-        return torch.randn(n, self.in_channels, *size, generator=generator)
+        return self.in_channels, *size
+
+    def operate_padded(self, x: Tensor, weight: Tensor) -> Tensor:
+        return functional.conv2d(x, weight, None, None, self.stride, 0, self.dilation, self.groups)
 
 
 class UntiedConv2d(FeedbackLayer):
@@ -200,13 +210,15 @@ class UntiedConv2d(FeedbackLayer):
         self.reset_parameters()
         self.attach_feedback(rule, generator)
 
-    def _output_size(self) -> tuple[int, int]:
+    @property
+    def _padded_size(self) -> tuple[int, int]:
         left, right, top, bottom = self._pads
+        return self.input_size[0] + top + bottom, self.input_size[1] + left + right
+
+    def _output_size(self) -> tuple[int, int]:
         sizes = []
-        for size, pad, k, s, d in zip(
-            self.input_size, (top + bottom, left + right), self.kernel_size, self.stride, self.dilation, strict=True
-        ):
-            sizes.append((size + pad - d * (k - 1) - 1) // s + 1)
+        for size, k, s, d in zip(self._padded_size, self.kernel_size, self.stride, self.dilation, strict=True):
+            sizes.append((size - d * (k - 1) - 1) // s + 1)
         if min(sizes) < 1:
             raise ValueError(f"input_size {self.input_size} is smaller than the kernel {self.kernel_size} with its padding")
         return tuple(sizes)
@@ -253,11 +265,15 @@ class UntiedConv2d(FeedbackLayer):
             )
         mode = {"zeros": "constant"}.get(self.padding_mode, self.padding_mode)
         x = F.pad(x, self._pads, mode) if any(self._pads) else x
+        return self.operate_padded(x, weight, feedback, bias)
+
+    def operate_padded(self, x: Tensor, weight: Tensor, feedback: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         geometry = {"stride": self.stride, "dilation": self.dilation, "groups": self.groups}
         return functional.untied_conv2d(x, weight, feedback, bias, kernel_size=self.kernel_size, **geometry)
 
-    def noise(self, n: int, generator: torch.Generator | None) -> Tensor:
-        return torch.randn(n, self.in_channels, *self.input_size, generator=generator)
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        return self.in_channels, *self._padded_size
 
     def extra_repr(self) -> str:
         return (

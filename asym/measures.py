@@ -83,7 +83,7 @@ class Probe:
             row = {}
             if used[index] is not None and right[index] is not None:
                 row["gradient_angle"] = angle(used[index], right[index])
-            if index and deltas[index - 1] is not None:
+            if index and deltas[index] is not None and deltas[index - 1] is not None:
                 row["delta_angle"] = _delta_angle(passage, deltas[index], trace[index - 1].output, deltas[index - 1])
             if index < len(trace) - 1:
                 row["idle"] = self._idle(passage.output)

@@ -22,20 +22,23 @@ class Network(nn.Module):
     """The steps in sequence; a layer with rule "dfa" gets no error through itself, its input is taught by the logits' error.
 
     steps: modules, called one after the other. example_input: a batch, by which each DirectFeedback learns its size.
-    generator draws their B (None: torch's global one).
+    generator draws their B (None: torch's global one). ValueError for a layer with rule "dfa" that lies inside a step.
     """
 
     def __init__(self, *steps: nn.Module, example_input: Tensor, generator: torch.Generator | None = None):
         super().__init__()
         self.steps = nn.ModuleList(steps)
         self.direct = nn.ModuleDict()
+        hidden = [name for name, module in self.steps.named_modules() if _direct(module) and "." in name]
+        if hidden:
+            raise ValueError(f"a layer with rule 'dfa' must be a step of the network; got it inside one, as {', '.join(hidden)}")
         trainable, sizes, x = False, {}, example_input
         with torch.no_grad():
             for index, step in enumerate(self.steps):
                 if trainable and _direct(step):
-                    sizes[str(index)] = x[0].numel()
+                    sizes[str(index)] = x.shape[1:].numel()
                 trainable = trainable or any(True for _ in step.parameters())
-                x = step(x)
+                x = copy.deepcopy(step).eval()(x)  # leaves batch statistics and random numbers alone
         for index, elements in sizes.items():
             self.direct[index] = DirectFeedback(elements, x.shape[-1], generator)
 
@@ -46,12 +49,11 @@ class Network(nn.Module):
 
     def twin(self) -> "Network":
         """A net of the same steps and the very same weights (shared, not copied) that learns by backpropagation."""
-        twin = copy.deepcopy(self)
+        twin = copy.deepcopy(self, {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())})
         twin.direct = nn.ModuleDict()
-        for ours, theirs in zip(self.layers, twin.layers, strict=True):
-            del theirs.feedback
-            theirs.attach_feedback("bp")
-            theirs.weight, theirs.bias = ours.weight, ours.bias
+        for layer in twin.layers:
+            del layer.feedback
+            layer.attach_feedback("bp")
         return twin
 
     def forward(self, x: Tensor, trace: list[Passage] | None = None) -> Tensor:

@@ -1,10 +1,12 @@
 """Presets: how much of a question is run. One YAML file a level; any value can be overridden by name."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from asym.config import Config
 
 FOLDER = Path(__file__).parent / "presets"
 PRESETS = ("smoke", "quick", "cpu", "paper")
@@ -23,10 +25,11 @@ class Preset:
     unverified_data: bool = False
 
     def __post_init__(self):
-        if not (isinstance(self.seeds, list | tuple) and self.seeds and len(set(self.seeds)) == len(self.seeds)):
+        if not (isinstance(self.seeds, list | tuple) and self.seeds and all(self.seeds.count(s) == 1 for s in self.seeds)):
             raise ValueError(f"seeds must be a list of different whole numbers; got {self.seeds!r}")
-        if self.epochs is not None and (not isinstance(self.epochs, int) or isinstance(self.epochs, bool) or self.epochs < 1):
-            raise ValueError(f"epochs must be a whole number >= 1, or empty for the original's; got {self.epochs!r}")
+        data = {"dataset": self.dataset, "subset": self.subset, "unverified_data": self.unverified_data}
+        for seed in self.seeds:  # Config knows what it allows
+            Config(rules=("bp",), epochs=1 if self.epochs is None else self.epochs, seed=seed, **data)
         object.__setattr__(self, "seeds", tuple(self.seeds))
 
     @property
@@ -48,5 +51,18 @@ def load(preset: str, **overrides: Any) -> Preset:
     unknown = sorted(set(overrides) - set(allowed))
     if unknown:
         raise ValueError(f"unknown parameters {', '.join(unknown)}; allowed: {', '.join(allowed)}")
-    values = yaml.safe_load((FOLDER / f"{preset}.yaml").read_text())
-    return Preset(**values | {name: value for name, value in overrides.items() if value is not None})
+    return Preset(**_read(FOLDER / f"{preset}.yaml") | {name: value for name, value in overrides.items() if value is not None})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The values of a preset's file; ValueError names it if a value lacks, or if one is not a preset's."""
+    needed = {field.name for field in fields(Preset) if field.default is MISSING}
+    allowed = {field.name for field in fields(Preset)}
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if not isinstance(values, dict) or not needed <= set(values) <= allowed:
+        found = ", ".join(map(str, values)) if isinstance(values, dict) else repr(values)
+        raise ValueError(f"{path}: a preset gives {', '.join(sorted(needed))}, each a value; got {found}")
+    return values

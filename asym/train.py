@@ -25,9 +25,9 @@ TEST_BATCH = 1000
 class History:
     """A run's outcome: one row an epoch (epoch 0 is the untrained net), whether it diverged, and the copy of the data it used.
 
-    A row holds epoch, train_loss and train_accuracy (means over the epoch's batches, dropout on), test_accuracy, seconds since the
-    start, and for every measure of asym.measures a list of one value a layer. Accuracies are fractions. A run whose loss is no longer finite
-    has diverged: it ends there, and its last row's test accuracy is that of a guess, 1 / classes.
+    A row holds epoch, train_loss and train_accuracy (means over the epoch's batches, dropout on), test_accuracy, seconds since
+    the start, and for every measure of asym.measures a list of one value a layer. Accuracies are fractions. A run whose loss is
+    no longer finite has diverged: it ends there, and its last row's test accuracy is that of a guess, 1 / classes.
     """
 
     config: Config
@@ -38,8 +38,8 @@ class History:
 
 
 def hinge(logits: Tensor, labels: Tensor) -> Tensor:
-    """The original's multi-class hinge: the mean over batch and classes of relu(1 - s) for the right class and relu(1 + s) / (C - 1)
-    for each other. logits (N, C), labels (N,)."""
+    """The original's multi-class hinge: the mean over batch and classes of relu(1 - s) for the right class and
+    relu(1 + s) / (C - 1) for each other. logits (N, C), labels (N,)."""
     right = F.one_hot(labels, logits.shape[1]).bool()
     wrong = F.relu(1 + logits) / (logits.shape[1] - 1)
     return torch.where(right, F.relu(1 - logits), wrong).mean()
@@ -64,11 +64,16 @@ def build(config: Config, shape: tuple[int, int, int], classes: int) -> Network:
 
 
 class Trainer:
-    """One run in progress: `epoch()` trains once through the data, `test_accuracy()` and `probe.measure()` look at the net."""
+    """One run in progress: `epoch()` trains once through the data, `test_accuracy()` and `probe.measure()` look at the net.
+
+    ValueError for a data set that could hide a NaN (images that are not uint8, a mean or std that is not finite), or that is
+    smaller than a batch.
+    """
 
     def __init__(self, config: Config, dataset: data.Dataset, device: str = "cpu"):
         self.config, self.device = config, torch.device(device)
         self.dataset = dataset if config.subset is None else dataset.subset(config.subset)
+        _check(self.dataset, config.batch)
         self.layout = torch.contiguous_format if config.net == "dense" else torch.channels_last
         self.net = build(config, dataset.shape, dataset.classes).to(self.device, memory_format=self.layout)
         self.criterion = CRITERIA[config.loss]
@@ -135,7 +140,7 @@ class Trainer:
         if self.config.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.weights, self.config.clip_norm)
         for weight, feedback in self.learned.items():
-            feedback.grad = weight.grad
+            feedback.grad.copy_(weight.grad)
 
     @torch.no_grad()
     def _clip_weights(self) -> None:
@@ -150,11 +155,23 @@ class Trainer:
                     layer.feedback.clamp_(-bound, bound)
 
 
+def _check(dataset: data.Dataset, batch: int) -> None:
+    for name in ("train_images", "test_images"):
+        dtype = getattr(dataset, name).dtype
+        if dtype != torch.uint8:
+            raise ValueError(f"{dataset.name}: {name} must be uint8; got {dtype}")
+    if not (dataset.mean.isfinite() & dataset.std.isfinite() & (dataset.std > 0)).all():
+        raise ValueError(f"{dataset.name}: mean must be finite and std > 0; got {dataset.mean.tolist()}, {dataset.std.tolist()}")
+    if batch > len(dataset.train_labels):
+        raise ValueError(f"batch must be at most the {len(dataset.train_labels)} training images; got {batch}")
+
+
 def train(config: Config, *, device: str = "cpu", on_epoch: Callable[[dict[str, Any]], None] = lambda row: None) -> History:
     """Trains the config's net and returns the history; on_epoch receives each row as it is made.
 
     Everything random is drawn from the seed, by streams of their own for W, B, the data order, dropout and moving feedback.
-    Flushes denormal numbers to zero in this thread: Adam's moments of dead units fill with them and slow a step by half. Raises data.DataError where the data set is missing or damaged.
+    Flushes denormal numbers to zero in this thread: Adam's moments of dead units fill with them and slow a step by half.
+    Raises data.DataError where the data set is missing or damaged.
     """
     torch.set_flush_denormal(True)
     dataset = data.load(config.dataset, unverified=config.unverified_data, device=device)

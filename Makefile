@@ -1,0 +1,82 @@
+# make venv    .venv with the locked packages and this one, editable
+# make book    run every notebook at $(PRESET), then build _build/html/index.html
+# make html    build the same pages from the notebooks as stored: no training
+# make test    the test suite            make lint    ruff
+# make render  make the stored notebooks' pages again from the published runs, ready to commit: no training
+# make lock    resolve requirements.txt anew (TORCH=x.y.z takes another torch)
+# make clean   remove what was built; runs and .venv stay
+
+PYTHON ?= python3
+LOCK_PYTHON ?= python3.11
+PRESET ?= quick
+PARAMETERS ?= -f asym/presets/$(PRESET).yaml
+TORCH ?= $(shell sed -n 's/^torch==//p' requirements.txt)
+
+BIN := .venv/bin
+NOTEBOOKS := $(sort $(wildcard book/*.ipynb))
+PAPERMILL := $(BIN)/papermill --kernel python3 --cwd .
+STRIP := $(BIN)/nbstripout --keep-output --keep-count \
+	--extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution"
+
+# The kernel named python3 is that of .venv, whatever else is registered on the machine.
+export JUPYTER_PREFER_ENV_PATH := 1
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+
+.PHONY: venv book html pages sources test lint render lock clean
+
+venv: .venv/.installed
+
+.venv/.installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'Python 3.11 or newer is needed: make venv PYTHON=python3.12'; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+book: $(NOTEBOOKS:book/%=run/%)
+	$(MAKE) --no-print-directory pages
+
+html: sources
+	$(MAKE) --no-print-directory pages
+
+sources: venv
+	rm -rf _build/book && mkdir -p _build/running && cp -R book _build/book
+
+# A notebook takes its place only when all of it has run; one that failed stays in _build/running to be looked at.
+run/%: sources
+	$(PAPERMILL) $(PARAMETERS) --log-output book/$* _build/running/$*
+	mv _build/running/$* _build/book/$*
+
+pages:
+	mkdir -p _build/own && cp -R figures _build/own _build/book/_extra/
+	$(BIN)/jupyter-book build _build/book --config _config.yml --path-output . --all -W -n --keep-going
+
+render: $(NOTEBOOKS:book/%=render/%)
+
+render/%: venv
+	mkdir -p _build/running
+	$(PAPERMILL) book/$* _build/running/$*
+	$(STRIP) _build/running/$*
+	mv _build/running/$* book/$*
+
+test: venv
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff check .
+
+# On the oldest Python, so that every pin serves the newer ones too (papermill needs aiohttp only from 3.12 on).
+# Torch's CUDA packages stay out: torch itself pins them.
+lock:
+	rm -rf _build/lock && $(LOCK_PYTHON) -m venv _build/lock
+	_build/lock/bin/python -m pip install --quiet --upgrade setuptools torch==$(TORCH)
+	_build/lock/bin/python -m pip install --quiet --no-build-isolation -e '.[book,test]' aiohttp
+	{ echo '# Exact pins of all that the package, its book and its tests need. Regenerate with: make lock'; \
+	  _build/lock/bin/python -m pip freeze --all --exclude pip --exclude-editable \
+	  | grep -viE '^(nvidia|cuda|triton)' | sed 's/+.*//' | LC_ALL=C sort -f; } > _build/requirements.txt
+	mv _build/requirements.txt requirements.txt
+
+clean:
+	rm -rf _build build *.egg-info .pytest_cache .ruff_cache
+	find asym tests book -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,110 @@
+"""The notebooks: they run at the smoke preset, reproduce their stored outputs, and refuse what they do not know."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from asym.book import PARAMETERS
+from asym.questions import QUESTIONS
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
+BIN = Path(sys.executable).parent
+
+
+def cells(path, kind):
+    return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == kind]
+
+
+def papermill(path, target, *options, runs):
+    command = [BIN / "papermill", "--cwd", ROOT, "--no-progress-bar", path, target, *options]
+    environment = os.environ | {"ASYM_RUNS": str(runs), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+def test_every_question_has_its_notebook():
+    assert {path.stem for path in NOTEBOOKS} == set(QUESTIONS)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_runs_at_smoke_and_shows_its_own_runs(path, runs, tmp_path):
+    target = tmp_path / path.name
+    done = papermill(path, target, "-f", "asym/presets/smoke.yaml", "-p", "shown", "own", runs=runs)
+    assert done.returncode == 0, done.stderr[-3000:]
+    pictures = [out for cell in cells(target, "code") for out in cell.outputs if "image/svg+xml" in out.get("data", {})]
+    assert len(pictures) == sum("page.figure(" in cell.source for cell in cells(path, "code"))
+    badge = "".join(out["data"]["text/html"] for cell in cells(target, "code") if "badge" in cell.source for out in cell.outputs)
+    assert "smoke" in badge and "first 1000 training images" in badge
+    assert list(runs.glob("*.json"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_stored_outputs_are_reproduced(path, runs):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env", path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"ASYM_RUNS": str(runs)})
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert re.search(r"\d+ passed", done.stdout)
+
+
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        (["-p", "epoch", "3"], ["epoch", "allowed", *PARAMETERS]),
+        (["-p", "preset", "tiny"], ["tiny", "smoke", "quick", "cpu", "paper"]),
+        (["-p", "preset", "smoke", "-p", "shown", "both"], ["both", "published", "own"]),
+        (["-p", "preset", "smoke", "-p", "seeds", "3"], ["seeds", "3"]),
+        (["-p", "preset", "smoke", "-p", "dataset", "imagenet"], ["imagenet", "fashion_mnist"]),
+    ],
+    ids=["parameter", "preset", "shown", "seeds", "dataset"],
+)
+def test_unknown_parameters_are_refused_with_the_valid_ones(wrong, says, runs, tmp_path):
+    done = papermill(NOTEBOOKS[0], tmp_path / "out.ipynb", *wrong, runs=runs)
+    assert done.returncode != 0
+    message = done.stderr[-3000:]
+    assert "ValueError" in message
+    assert all(word in message for word in says), message
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_form(path):
+    code = cells(path, "code")
+    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    assert {target.id for node in ast.parse(tagged[0].source).body for target in node.targets} == set(PARAMETERS)
+    for cell in code:
+        nodes = list(ast.walk(ast.parse(cell.source)))
+        assert not any(isinstance(node, ast.ClassDef | ast.FunctionDef) for node in nodes), "notebooks define nothing"
+        assert not any(isinstance(node, ast.Attribute) and node.attr in ("backward", "step") for node in nodes)
+        assert cell.execution_count, "stored notebooks are executed"
+        if "page.figure(" in cell.source:
+            meta = cell.metadata["mystnb"]
+            assert meta["figure"]["name"].startswith(f"fig-{path.stem}") and len(meta["figure"]["caption"]) > 40
+            assert len(meta["image"]["alt"]) > 40
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_numbers_in_the_prose_are_glued(path):
+    """No accuracy, angle or difference is typed: a percentage or a degree sign follows a glued number, or a fixed constant."""
+    constants = {"95", "90"}
+    for cell in cells(path, "markdown"):
+        text = re.sub(r"\{glue:text\}`[^`]*`", "GLUED", cell.source)
+        typed = set(re.findall(r"(?<![\w.])(\d+(?:\.\d+)?)\s?(?:%|°)", text))
+        assert typed <= constants, typed - constants
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_machine_paths_or_secrets(path):
+    text = path.read_text()
+    assert not re.search(r"(/(home|root|Users|work|tmp)/|[A-Z]:\\\\)", text)
+    assert not re.search(r"(?i)(api[_-]?key|password|secret)\W", text)
