@@ -65,13 +65,15 @@ class Page:
     def _published(self) -> tuple[str, list[Cell], list[tuple[Cell, Record]]]:
         """The largest level of which at least one whole seed is published; its cells, and those with a run."""
         records = {r.config.hash: r for r in published(self.root / "figures" / self.question / "runs.parquet")}
+        best: tuple[str, list[Cell], list[tuple[Cell, Record]]] = ("", [], [])
         for level in reversed(LEVELS):
             wanted = cells(self.question, presets.load(level))
             found = [(cell, records[cell.config.hash]) for cell in wanted if cell.config.hash in records]
             seeds = Counter(cell.config.seed for cell, _ in found)
-            if seeds and max(seeds.values()) == len(wanted) // len({cell.config.seed for cell in wanted}):
-                return level, wanted, found
-        return "", [], []
+            whole = bool(seeds) and max(seeds.values()) == len(wanted) // len({cell.config.seed for cell in wanted})
+            if whole and (not best[2] or found == best[2]):  # a smaller level of which the same runs are published says it better
+                best = level, wanted, found
+        return best
 
     def runs(self, part: str | None = None) -> pd.DataFrame:
         """One row a run and epoch of what the page shows; of one part of it if given."""
@@ -212,7 +214,7 @@ def _table_row(entry: dict[str, Any]) -> dict[str, Any]:
     return {
         "table": entry["part"].removeprefix("table "),
         "network": entry["network"],
-        "loss": plots.LOSS_NAMES[entry["loss"]],
+        "loss": entry["loss"],
         "epochs": f"{entry['epochs']:.0f}" + (f" (ours {entry['epochs_run']})" if short else ""),
         "original": f"{entry['original']:.2f}",
         "ours": _points(entry["ours"], entry["half_width"]),

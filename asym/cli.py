@@ -41,6 +41,9 @@ def run(
     except KeyboardInterrupt:
         console.print("stopped; finished runs are stored, the same command goes on")
         raise typer.Exit(130) from None
+    except OSError as error:  # a full disk, say
+        console.print(f"{error}; finished runs are stored, the same command goes on")
+        raise typer.Exit(1) from None
     console.print(f"{outcome.ran} runs made, {outcome.done_before} there before, {outcome.left} left")
     raise typer.Exit(1 if outcome.left and budget is None else 0)
 
@@ -61,7 +64,7 @@ def status(preset: PresetName = "quick") -> None:
 
 @app.command("table")
 def show(question: str, preset: PresetName = "quick") -> None:
-    """Print the original's numbers beside those of your own runs: test accuracy in %, the mean over seeds and its 95 % interval."""
+    """Print the original's numbers beside those of your runs: test accuracy in %, mean over seeds and 95 % interval."""
     wanted = _cells(question, preset, False)
     found = list(Store().find(wanted))
     shown = Table(
@@ -103,6 +106,9 @@ def _cells(question: str | None, preset: str, unverified_data: bool) -> list[que
 
 
 def _dask(address: str):
-    from distributed import Client
+    try:
+        from distributed import Client
 
-    return Client(address).get_executor()
+        return Client(address).get_executor()
+    except (ImportError, OSError, ValueError) as error:
+        raise typer.BadParameter(f"scheduler {address}: {error}") from None

@@ -6,6 +6,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
 LIBRARIES = ("stock", "onednn")
 
@@ -27,16 +28,25 @@ def _(info, in_dims, x, weight):
     return x @ weight.transpose(-1, -2), 0
 
 
-def _backward(ctx, e):
-    x, weight = ctx.saved_tensors
-    return onednn_linear(e, weight.t()), onednn_linear(e.t(), x.t())
+class _OnednnLinear(Function):
+    """The derivative of `onednn_linear`: a Function of its own, since torch.func refuses the one a custom operation registers."""
 
+    generate_vmap_rule = True
 
-def _save(ctx, inputs, output):
-    ctx.save_for_backward(*inputs)
+    @staticmethod
+    def forward(x, weight):
+        return onednn_linear(x, weight)
 
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
 
-onednn_linear.register_autograd(_backward, setup_context=_save)
+    @staticmethod
+    def backward(ctx, e):
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight = ctx.needs_input_grad
+        dx = _OnednnLinear.apply(e, weight.t()) if needs_x else None
+        return dx, _OnednnLinear.apply(e.t(), x.t()) if needs_weight else None
 
 
 def _training_step(linear, x: Tensor, weight: Tensor, e: Tensor) -> None:
@@ -83,5 +93,5 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     applies = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.numel() > 0
     if not applies or torch.is_autocast_enabled("cpu") or library() == "stock":
         return torch.nn.functional.linear(x, weight, bias)
-    y = onednn_linear(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], weight.shape[0])
+    y = _OnednnLinear.apply(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], weight.shape[0])
     return y if bias is None else y + bias

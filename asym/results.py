@@ -132,7 +132,7 @@ def _number(value: Any) -> Any:
 
 
 def publish(records: Iterable[Record], path: Path) -> None:
-    """Writes the runs as one Parquet file, one row an epoch, sorted, so that the same runs give the same file."""
+    """Writes the runs, if any, as one Parquet file, one row an epoch, sorted, so that the same runs give the same file."""
     rows = []
     for record in sorted(records, key=lambda r: r.config.hash):
         common = {
@@ -142,6 +142,8 @@ def publish(records: Iterable[Record], path: Path) -> None:
             "provenance": json.dumps(record.provenance, sort_keys=True),
         }
         rows += [common | row for row in record.epochs]
+    if not rows:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     pd.DataFrame(rows).to_parquet(temporary, index=False, compression="zstd")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -108,6 +109,13 @@ class Generic(torch.autograd.Function):
         _, vjp = torch.func.vjp(ctx.op, *ctx.saved_tensors)
         return None, *vjp(e), None
 
+
+# The two libraries of asym.gemm, the second where torch has it.
+ONEDNN = pytest.mark.skipif(
+    not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")),
+    reason="this torch has no oneDNN matrix product",
+)
+LIBRARIES = ["stock", pytest.param("onednn", marks=ONEDNN)]
 
 # The layers under test: a kind with a geometry, each with an input that fits.
 CONVOLUTIONS = {

@@ -24,6 +24,7 @@ RELATIONS = {"stylesheet", "preload", "prefetch", "modulepreload", "preconnect",
 def html(tmp_path_factory):
     folder = tmp_path_factory.mktemp("book")
     shutil.copytree(ROOT / "book", folder / "book")
+    shutil.copytree(ROOT / "figures", folder / "book/_extra/figures")
     shutil.copy(ROOT / "_config.yml", folder)
     command = "build book --config _config.yml --path-output . --all -W -n --keep-going".split()
     done = subprocess.run([Path(sys.executable).with_name("jupyter-book"), *command], cwd=folder, capture_output=True, text=True)

@@ -1,12 +1,12 @@
 """Identity: a layer's value is op(x, W), its dx is op's through F, its dW is op's own, whatever the rule, layer and geometry."""
 
 import pytest
+import reference
 import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 from torch.func import functional_call
 
-import reference
 from asym import functional
 from asym.rules import RULES
 

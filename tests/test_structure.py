@@ -1,13 +1,12 @@
 """Structure: what must agree by construction with torch's own layers, and what a layer must not compute."""
 
 import pytest
+import reference
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import asym
-import reference
 from asym.rules import RULES
 
 GEOMETRIES = {
@@ -18,7 +17,7 @@ GEOMETRIES = {
     "replicate": {"kernel_size": 3, "padding": 2, "padding_mode": "replicate", "stride": 2},
     "circular": {"kernel_size": (3, 2), "padding": "same", "padding_mode": "circular"},
 }
-IMAGE = reference.IMAGE
+IMAGE, LIBRARIES = reference.IMAGE, reference.LIBRARIES
 
 
 @pytest.fixture(autouse=True)
@@ -138,12 +137,10 @@ def test_linear_takes_more_axes_than_one(rule):
     assert x.grad is None if RULES[rule].direct else torch.allclose(x.grad.reshape(6, 7), flat.grad)
 
 
-@pytest.mark.parametrize("library", ["stock", "onednn"])
+@pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("kind", reference.KINDS)
 @pytest.mark.parametrize("rule", RULES)
 def test_an_empty_batch_gives_an_empty_value_and_zero_gradients(rule, kind, library, monkeypatch):
-    if library == "onednn" and not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        pytest.skip("this torch has no oneDNN matrix product")
     monkeypatch.setenv("ASYM_GEMM", library)
     layer = reference.layer(kind, rule, dtype=torch.float32)
     x = reference.images(kind, 0, dtype=torch.float32).requires_grad_()
@@ -173,17 +170,19 @@ class Products(TorchDispatchMode):
         name = function.overloadpacket.__name__
         if name == "convolution_backward":
             self.found += [kind for kind, wanted in zip(("dx", "dw"), args[-1], strict=False) if wanted]
-        elif name in ("mm", "bmm", "addmm", "matmul", "convolution"):
+        elif name in ("mm", "bmm", "addmm", "matmul", "convolution", "onednn_linear"):
             self.found.append("product")
         return function(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("kind", reference.PLAIN)
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("wants", ["both", "weight alone", "input alone", "neither"])
-def test_nothing_is_computed_that_nobody_asked_for(rule, kind, wants):
-    layer, x = reference.layer(kind, rule), reference.images(kind)
-    probe = torch.zeros((), dtype=torch.float64, requires_grad=True)  # so that there always is a backward pass
+def test_nothing_is_computed_that_nobody_asked_for(rule, kind, wants, library, monkeypatch):
+    monkeypatch.setenv("ASYM_GEMM", library)
+    layer, x = reference.layer(kind, rule, dtype=torch.float32), reference.images(kind, dtype=torch.float32)
+    probe = torch.zeros((), requires_grad=True)  # so that there always is a backward pass
     x.requires_grad_(wants in ("both", "input alone"))
     for parameter in layer.parameters():
         parameter.requires_grad_(wants in ("both", "weight alone"))
@@ -257,8 +256,7 @@ def test_layers_tell_their_rule():
     assert "rule='kp'" in text and "input_size=(5, 5)" in text
 
 
-def test_half_of_padding_same_is_torchs():
+def test_padding_same_of_an_even_kernel():
     """The odd column of zeros stands right and below, as in torch."""
     x, w = reference.draw(1, 1, 3, 3), torch.tensor([[[[1.0, 0.0]]]], dtype=torch.float64)
     assert torch.equal(asym.functional.conv2d(x, w, w, padding="same"), x)
-    assert torch.equal(F.pad(x, (0, 1))[..., :3], x)

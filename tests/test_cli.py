@@ -1,0 +1,133 @@
+"""The command line: exit codes, what is printed, and that wrong input is told before anything is run."""
+
+from dataclasses import replace
+from importlib import metadata
+
+import pytest
+from typer.testing import CliRunner
+
+from asym import grid, presets
+from asym.cli import app
+from asym.config import Config
+from asym.presets import load
+from asym.questions import QUESTIONS, cells
+from asym.results import Record, Store
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch, tmp_path):
+    """An empty store; a terminal wide enough that no message is broken over lines."""
+    monkeypatch.delenv("ASYM_DATA", raising=False)
+    monkeypatch.setenv("ASYM_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("TERMINAL_WIDTH", "400")
+    return tmp_path / "runs"
+
+
+def asym(*arguments):
+    """The command in this process: exit code, stdout, stderr."""
+    done = CliRunner().invoke(app, list(arguments))
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def row(table, name):
+    """The numbers of a printed table's line."""
+    lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in table.splitlines()]
+    ((_, *numbers),) = [line for line in lines if line[0] == name]
+    return numbers
+
+
+@pytest.fixture(scope="module")
+def record():
+    """A real run; its rows serve for any config's record here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("ASYM_DATA", raising=False)
+        return grid.perform(Config(subset=500, hidden=(8,), rules=("bp", "fa")))
+
+
+def test_the_installed_command_is_this_one():
+    (script,) = metadata.entry_points(group="console_scripts", name="asym")
+    assert script.load() is app
+
+
+def test_help_names_every_command():
+    code, out, _ = asym("--help")
+    assert code == 0 and all(command in out for command in ("run", "status", "table"))
+    assert all(name in asym("run", "--help")[1] for name in (*QUESTIONS, *presets.PRESETS))
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["run", "everything"], f"question must be one of {', '.join(QUESTIONS)}; got 'everything'"),
+        (["run", "--preset", "huge"], f"preset must be one of {', '.join(presets.PRESETS)}; got 'huge'"),
+        (["status", "--preset", "huge"], f"preset must be one of {', '.join(presets.PRESETS)}; got 'huge'"),
+        (["run", "dense", "--jobs", "0"], "'--jobs'"),
+        (["run", "dense", "--jobs", "two"], "'--jobs'"),
+        (["run", "dense", "--budget", "-1"], "'--budget'"),
+        (["run", "dense", "--preset", "smoke", "--scheduler", "nowhere"], "scheduler nowhere"),
+        (["run", "dense", "--epochs", "3"], "No such option"),
+        (["train"], "No such command"),
+    ],
+)
+def test_wrong_input_is_told_with_what_is_allowed_and_code_2(folder, arguments, told):
+    if "--scheduler" in arguments:
+        pytest.importorskip("distributed")
+    code, out, err = asym(*arguments)
+    assert code == 2 and told in err and out == "" and not folder.exists()
+
+
+def test_a_scheduler_that_does_not_answer_is_told(folder):
+    dask = pytest.importorskip("dask")
+    with dask.config.set({"distributed.comm.timeouts.connect": "300ms"}):
+        code, _, err = asym("run", "dense", "--preset", "smoke", "--scheduler", "tcp://127.0.0.1:1")
+    assert code == 2 and "scheduler tcp://127.0.0.1:1: " in err and not folder.exists()
+
+
+def test_missing_data_is_told_before_any_run(folder, monkeypatch, tmp_path):
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("ASYM_DATA", str(tmp_path / "data"))
+    code, out, err = asym("run", "dense", "--preset", "cpu", "--jobs", "1")
+    assert code == 2 and "has no cifar10" in err and out == "" and not folder.exists()
+
+
+def test_a_store_that_cannot_be_used_is_told(folder):
+    folder.write_text("a file where the folder should be")
+    code, out, _ = asym("run", "dense", "--preset", "smoke", "--jobs", "1")
+    assert code == 1 and str(folder) in out and "Traceback" not in out
+
+
+def test_a_budget_that_is_over_is_no_failure():
+    assert asym("run", "dense", "--preset", "smoke", "--budget", "0") == (0, "0 runs made, 0 there before, 20 left\n", "")
+
+
+def test_what_is_done_is_not_done_again(record):
+    """Quiet on stderr, which is no terminal here, and without a process."""
+    store = Store()
+    for cell in cells("dense", load("smoke")):
+        store.save(replace(record, config=cell.config))
+    assert asym("run", "dense", "--preset", "smoke") == (0, "0 runs made, 20 there before, 0 left\n", "")
+
+
+def test_status_counts_what_is_done_and_left_and_gives_minutes(record):
+    store, level = Store(), load("quick")
+    wanted = {question: [cell.config for cell in cells(question, level)] for question in QUESTIONS}
+    for config in wanted["dense"][:4]:
+        store.save(Record(config, record.epochs, False, record.provenance))
+    code, out, err = asym("status")
+    assert (code, err) == (0, "") and "preset quick" in out
+    for question, configs in wanted.items():
+        done = 4 if question == "dense" else 0
+        runs, made, left, epochs, minutes = row(out, question)
+        assert (int(runs), int(made), int(left)) == (len(configs), done, len(configs) - done)
+        assert int(epochs) == sum(config.epochs for config in configs[done:]) and int(minutes) >= 0
+
+
+def test_status_names_a_damaged_record_and_counts_it_as_left(record):
+    store, (cell, *_) = Store(), cells("dense", load("smoke"))
+    store.save(replace(record, config=cell.config))
+    store.path(cell.config).write_text("{}")
+    with pytest.warns(UserWarning, match=f"{cell.config.hash}.json: damaged record"):
+        code, out, _ = asym("status", "--preset", "smoke")
+    assert code == 0 and row(out, "dense")[:3] == ["20", "0", "20"]

@@ -1,0 +1,208 @@
+"""Conversion: a torch model gets a rule and keeps everything else."""
+
+import copy
+
+import pytest
+import reference
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import asym
+from asym.network import Network
+from asym.rules import RULES
+
+
+@pytest.fixture(autouse=True)
+def stock(monkeypatch):
+    monkeypatch.setenv("ASYM_GEMM", "stock")
+    torch.manual_seed(0)
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.heads = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4, bias=False)])
+
+    def forward(self, x):
+        return self.heads[1](self.heads[0](x + self.conv(x)))
+
+
+def sequential():
+    return nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(60, 6), nn.ReLU(), nn.Linear(6, 4))
+
+
+def nested():
+    return nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.Sequential(Residual(), nn.ReLU()), nn.Flatten(), nn.Linear(60, 4))
+
+
+def images(n=6):
+    return reference.draw(n, 1, 5, 4).float()
+
+
+def converted(rule, model):
+    options = {"example_input": images()} if RULES[rule].direct else {}
+    return asym.convert(model, rule, **options)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_weights_values_and_original_are_kept(rule):
+    model = sequential()
+    before = copy.deepcopy(model.state_dict())
+    new = converted(rule, model)
+    assert torch.equal(new(images()), model(images()))
+    layers = [m for m in new.modules() if isinstance(m, asym.layers.FeedbackLayer)]
+    stock = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    for ours, theirs in zip(layers, stock, strict=True):
+        assert ours.rule == rule and type(ours).__name__ == type(theirs).__name__
+        assert torch.equal(ours.weight, theirs.weight) and ours.weight.data_ptr() != theirs.weight.data_ptr()
+    F.cross_entropy(new(images()), torch.arange(6) % 4).backward()
+    assert all(layer.weight.grad.any() for layer in layers)
+    assert type(model[0]) is nn.Conv2d and model[0].weight.grad is None
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    with torch.no_grad():
+        layers[0].weight.add_(1)
+    assert torch.equal(model[0].weight, before["0.weight"])
+
+
+def test_backpropagation_gives_the_models_own_gradients():
+    model = nested()
+    new = asym.convert(model, "bp")
+    for net in (model, new):
+        net(images()).square().sum().backward()
+    for ours, theirs in zip(new.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("rule", [key for key, rule in RULES.items() if not rule.direct])
+def test_nested_models_are_converted_throughout(rule):
+    new = asym.convert(nested(), rule)
+    names = [name for name, m in new.named_modules() if isinstance(m, asym.layers.FeedbackLayer)]
+    assert names == ["0", "1.0.conv", "1.0.heads.0", "1.0.heads.1", "3"]
+    assert new[1][0].heads[1].bias is None
+    F.cross_entropy(new(images()), torch.arange(6) % 4).backward()
+
+
+def test_a_dictionary_converts_what_it_names():
+    new = asym.convert(nested(), {"1.0.heads.0": "fa", "3": "kp"})
+    rules = {name: m.rule for name, m in new.named_modules() if isinstance(m, asym.layers.FeedbackLayer)}
+    assert rules == {"1.0.heads.0": "fa", "3": "kp"}
+    assert type(new[0]) is nn.Conv2d
+
+
+def test_the_generator_decides_the_feedback():
+    drawn = [asym.convert(sequential(), "fa", generator=torch.Generator().manual_seed(s))[3].feedback for s in (1, 1, 2)]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
+def test_a_single_layer_is_a_model():
+    layer = nn.Linear(4, 3, dtype=torch.float64)
+    layer.weight.requires_grad_(False)
+    new = asym.convert(layer.eval(), "fa")
+    assert type(new) is asym.Linear and new.feedback.dtype == torch.float64
+    assert not new.training and not new.weight.requires_grad
+
+
+def test_geometry_and_hooks_survive():
+    model = nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 2), groups=2, padding_mode="reflect", bias=False)
+    called = []
+    model.register_forward_hook(lambda *_: called.append(0))
+    new = asym.convert(model, "fa")
+    x = reference.draw(2, 4, 5, 6).float()
+    assert torch.equal(new(x), model(x)) and len(called) == 2
+
+
+def test_a_layer_used_twice_stays_one_layer():
+    layer = nn.Linear(4, 4)
+    block = nn.Sequential(layer, nn.ReLU())
+    new = asym.convert(nn.Sequential(layer, nn.ReLU(), layer, block, block), "fa")
+    assert type(new[0]) is asym.Linear
+    assert new[0] is new[2] is new[3][0] is new[4][0]
+    assert len(list(new.parameters())) == 2
+
+
+def test_subclasses_are_left_to_their_owners():
+    class Mine(nn.Linear):
+        pass
+
+    model = nn.ModuleDict({"mine": Mine(4, 4), "attention": nn.MultiheadAttention(4, 2), "plain": nn.Linear(4, 4)})
+    new = asym.convert(model, "fa")
+    assert type(new["mine"]) is Mine
+    assert type(new["attention"].out_proj) is type(model["attention"].out_proj)
+    x = torch.randn(3, 2, 4)
+    assert torch.equal(new["attention"](x, x, x)[0], model["attention"](x, x, x)[0])
+    assert new["plain"].rule == "fa"
+    encoder = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+    ours = asym.convert(encoder, "fa")
+    torch.testing.assert_close(ours(x), encoder(x))
+    ours(x).sum().backward()
+    assert ours.linear1.weight.grad.any()
+
+
+def test_direct_feedback_is_wired_to_the_logits():
+    model = sequential()
+    new = asym.convert(model, "dfa", example_input=images())
+    assert isinstance(new, Network)
+    assert {name: tuple(d.feedback.shape) for name, d in new.direct.items()} == {"3": (4, 60), "5": (4, 6)}
+    x, labels = images(), torch.arange(6) % 4
+    hidden, trace = [], []
+    logits = new(x, trace)
+    hidden = [passage.input for passage in trace[1:]]
+    e, *found = torch.autograd.grad(F.cross_entropy(logits, labels), [logits, *hidden])
+    for gradient, direct in zip(found, new.direct.values(), strict=True):
+        torch.testing.assert_close(gradient, e @ direct.feedback)
+
+
+def test_direct_feedback_in_a_part_of_the_net():
+    model = nn.Sequential(nn.Sequential(nn.Flatten(), nn.Linear(20, 6)), nn.Tanh(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4))
+    new = asym.convert(model, {"2": "dfa"}, example_input=images())
+    assert list(new.direct) == ["3"]
+    assert torch.equal(new(images()), model(images()))
+    F.cross_entropy(new(images()), torch.arange(6) % 4).backward()
+    assert all(p.grad.any() for p in new.parameters())
+
+
+def test_direct_feedback_keeps_batch_statistics_and_mode():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(20, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 4))
+    new = asym.convert(model.eval(), "dfa", example_input=images())
+    assert not new.training and not any(m.training for m in new.steps)
+    assert not new.steps[2].running_mean.any()
+    assert torch.equal(new(images()), model(images()))
+
+
+class Branching(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+@pytest.mark.parametrize(
+    ("model", "rule", "options", "message"),
+    [
+        (nested(), "hebb", {}, f"rule must be one of {', '.join(RULES)}; got 'hebb'"),
+        (nested(), {"3": "hebb"}, {}, "rule must be one of .*; got 'hebb'"),
+        (nested(), {"3": "fa", "9": "fa", "head": "fa"}, {}, r"\['9', 'head'\] that are not among the model's: 0, 1.0.conv"),
+        (nested(), {"2": "fa"}, {}, r"\['2'\] that are not"),
+        (nested(), {}, {}, "no nn.Linear or nn.Conv2d layer to convert, or rule names none"),
+        (nn.Sequential(nn.ReLU()), "fa", {}, "no nn.Linear or nn.Conv2d layer to convert"),
+        (sequential(), "dfa", {}, "needs an nn.Sequential model and example_input"),
+        (Residual(), "dfa", {"example_input": torch.zeros(1, 3, 4, 4)}, "needs an nn.Sequential model"),
+        (Branching(nn.Linear(4, 4), nn.Linear(4, 4)), "dfa", {"example_input": torch.zeros(1, 4)}, "needs an nn.Sequential"),
+        (
+            nested(),
+            "dfa",
+            {"example_input": images()},
+            "a layer with rule 'dfa' must be a step of the network; got it inside one",
+        ),
+    ],
+)
+def test_what_cannot_be_converted_is_refused(model, rule, options, message):
+    with pytest.raises(ValueError, match=message):
+        asym.convert(model, rule, **options)
+
+
+def test_a_sequential_with_a_forward_of_its_own_stays_one_step():
+    model = nn.Sequential(nn.Linear(4, 4), Branching(nn.Linear(4, 4)), nn.Linear(4, 3))
+    new = asym.convert(model, {"0": "fa", "2": "dfa"}, example_input=torch.zeros(1, 4))
+    x = reference.draw(2, 4).float()
+    assert torch.equal(new(x), model(x))

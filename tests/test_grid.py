@@ -1,0 +1,388 @@
+"""The grid: it runs what is missing and nothing else, on any executor, and whatever stops it, a second call goes on."""
+
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import termios
+import threading
+import time
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from asym import gemm, grid, train
+from asym.cli import app
+from asym.config import Config
+from asym.data import DataError
+from asym.presets import load
+from asym.questions import cells
+from asym.results import Store
+
+TINY = Config(subset=500, hidden=(8,), rules=("bp", "fa"))
+GRID = [replace(TINY, seed=seed, rules=("bp", rule)) for seed in (0, 1) for rule in ("bp", "fa", "shared_update")]
+LONG = replace(TINY, epochs=100_000)  # hours
+BAD = replace(TINY, subset=70_000)  # more than there are: this run raises
+SMOKE = [cell.config for cell in cells("dense", load("smoke"))]
+
+
+@pytest.fixture(autouse=True)
+def embedded(monkeypatch):
+    monkeypatch.delenv("ASYM_DATA", raising=False)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "runs")
+
+
+@pytest.fixture
+def threads():
+    with ThreadPoolExecutor(2) as executor:
+        yield executor
+
+
+def numbers(record):
+    """All that a run's config decides, bit for bit: its rows without their seconds, and whether it diverged."""
+    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in record.epochs]
+    return json.dumps([record.config.to_dict(), rows, record.diverged, record.provenance["data_fingerprint"]])
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    """What each config's record must hold: trained here, in order, without a grid."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("ASYM_DATA", raising=False)
+        return {config: numbers(grid.perform(config)) for config in GRID + SMOKE}
+
+
+def same_as(undisturbed, store, configs):
+    return all(numbers(store.load(config)) == undisturbed[config] for config in configs)
+
+
+def until(condition, seconds=60):
+    """Waits until the condition gives something, and returns that."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    pytest.fail("waited in vain")
+
+
+def workers(pid=None):
+    """The worker processes of a grid's process."""
+    return [p for p in psutil.Process(pid).children(recursive=True) if _is_worker(p)]
+
+
+def _is_worker(process):
+    try:
+        return "spawn_main" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # ended meanwhile, or a zombie
+        return False
+
+
+def gone(processes, seconds=20):
+    return not psutil.wait_procs(processes, timeout=seconds)[1]
+
+
+def folder_names(store):
+    return sorted(path.name for path in store.folder.iterdir())
+
+
+class Counting(Executor):
+    """Runs each call at once, in this thread, and keeps what was asked for in its order."""
+
+    def __init__(self):
+        self.asked = []
+
+    def submit(self, function, *arguments):
+        self.asked.append(arguments[0])
+        future = Future()
+        try:
+            future.set_result(function(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+# --- what is run ----------------------------------------------------------------------------------------------------------------
+
+
+def test_only_what_is_missing_is_run_in_its_order_and_once(store, undisturbed):
+    first, second = Counting(), Counting()
+    assert grid.run([GRID[2], GRID[0], GRID[2]], store, executor=first) == grid.Outcome(2, 0, 0)
+    assert grid.run(GRID, store, executor=second) == grid.Outcome(4, 2, 0)
+    assert first.asked == [GRID[2], GRID[0]] and second.asked == [GRID[1], *GRID[3:]]
+    assert grid.run(GRID, store, executor=Counting()) == grid.Outcome(0, 6, 0)
+    assert same_as(undisturbed, store, GRID)
+
+
+def test_an_empty_grid_is_done(store):
+    assert grid.run([], store) == grid.Outcome(0, 0, 0)
+
+
+def test_a_grid_that_is_done_starts_nothing_and_reads_no_data(store, monkeypatch, tmp_path):
+    grid.run(GRID[:1], store, executor=Counting())
+    monkeypatch.setenv("ASYM_DATA", str(tmp_path / "absent"))
+    started = time.perf_counter()
+    assert grid.run(GRID[:1], store) == grid.Outcome(0, 1, 0)
+    assert time.perf_counter() - started < 1 and not workers()
+
+
+def test_damaged_records_are_named_and_run_again(store, undisturbed):
+    grid.run(GRID[:3], store, executor=Counting())
+    store.path(GRID[0]).write_text(store.path(GRID[0]).read_text()[:-9])
+    store.path(GRID[2]).write_bytes(store.path(GRID[1]).read_bytes())
+    counting = Counting()
+    with pytest.warns(UserWarning, match="damaged record") as caught:
+        assert grid.run(GRID[:3], store, executor=counting) == grid.Outcome(2, 1, 0)
+    assert counting.asked == [GRID[0], GRID[2]]
+    assert [str(store.path(c)) in str(w.message) for c, w in zip(counting.asked, caught, strict=True)] == [True, True]
+    assert same_as(undisturbed, store, GRID[:3])
+
+
+def test_progress_is_told_after_each_run(store):
+    told = []
+    grid.run(GRID[:1], store, executor=Counting())
+    grid.run(GRID[:3], store, executor=Counting(), progress=lambda done, total: told.append((done, total)))
+    assert told == [(2, 3), (3, 3)]
+
+
+# --- the same numbers, whatever runs them ---------------------------------------------------------------------------------------
+
+
+def test_a_second_process_and_another_order_give_the_same_bits(store, threads, undisturbed):
+    grid.run(reversed(GRID), store, executor=threads)
+    assert same_as(undisturbed, store, GRID)
+
+
+def test_local_processes_survive_the_death_of_one(store, undisturbed):
+    """kill -9 of a worker in mid grid, as the kernel does when memory is short: its runs are made again, on two jobs of a thread."""
+
+    def kill_one(done, total):
+        if done == 1:
+            victims = workers()
+            assert len(victims) <= 2
+            victims[0].kill()
+
+    configs = [replace(config, epochs=8) for config in GRID]
+    assert grid.run(configs, store, jobs=2, progress=kill_one) == grid.Outcome(len(configs), 0, 0)
+    assert gone(workers())
+    records = [store.load(config) for config in configs]
+    assert {record.provenance["threads"] for record in records} == {1}
+    assert {record.provenance["matrix_products"] for record in records} == {gemm.library()}
+    assert [numbers(record) for record in records] == [numbers(grid.perform(config)) for config in configs]
+
+
+def test_a_dask_cluster_of_processes(store, undisturbed, monkeypatch):
+    """A scheduler and a worker process on the loopback, reached by its address alone, as --scheduler does."""
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setenv("ASYM_RUNS", str(store.folder))
+    monkeypatch.setenv("ASYM_GEMM", gemm.library())
+    local = {"n_workers": 1, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+    with distributed.LocalCluster(**local, processes=True) as cluster:
+        assert cluster.scheduler_address.startswith("tcp://127.0.0.1:")
+        command = ["run", "dense", "--preset", "smoke", "--scheduler", cluster.scheduler_address]
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.output
+        assert "20 runs made, 0 there before, 0 left" in done.output
+        with distributed.Client(cluster.scheduler_address) as client:
+            with pytest.raises(RuntimeError, match="1 runs failed, the others are stored.*70000"):
+                grid.run([BAD, GRID[0]], store, executor=client.get_executor())
+    assert same_as(undisturbed, store, [*SMOKE, GRID[0]])
+    assert {store.load(config).provenance["threads"] for config in SMOKE} == {1}
+
+
+# --- what fails -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_raises_is_named_after_the_others_are_stored(store, threads, undisturbed):
+    configs = [GRID[0], BAD, GRID[1], replace(BAD, seed=1), GRID[2]]
+    for left in (2, 2):
+        with pytest.raises(RuntimeError, match=r"^2 runs failed, the others are stored; first .*70000.*subset must be") as caught:
+            grid.run(configs, store, executor=threads)
+        assert isinstance(caught.value.__cause__, ValueError)
+        assert len(folder_names(store)) == len(configs) - left
+    assert same_as(undisturbed, store, GRID[:3])
+
+
+def test_a_data_set_that_is_missing_is_told_before_any_run(store, monkeypatch, tmp_path):
+    grid.run(GRID[:1], store, executor=Counting())
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("ASYM_DATA", str(tmp_path / "data"))
+    counting = Counting()
+    with pytest.raises(DataError, match="has no cifar10"):
+        grid.run([*GRID, replace(TINY, dataset="cifar10")], store, executor=counting)
+    assert counting.asked == [] and folder_names(store) == [f"{GRID[0].hash}.json"]
+
+
+def test_a_full_disk_ends_the_grid_at_once_and_loses_one_run(store, undisturbed, monkeypatch):
+    """With a run of hours going on beside: its process is ended, not waited for."""
+    real, started, running = os.fsync, time.monotonic(), []
+
+    def full(descriptor):
+        running.extend(workers())
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    try:
+        grid.run([GRID[0], LONG], store, jobs=1)
+        pytest.fail("the disk was not full")
+    except OSError as error:
+        assert error.errno == errno.ENOSPC
+        assert running and gone(running)  # though this exception still holds the grid's frames
+    assert folder_names(store) == [] and time.monotonic() - started < 60
+    monkeypatch.setattr(os, "fsync", real)
+    assert grid.run(GRID[:2], store, executor=Counting()) == grid.Outcome(2, 0, 0)
+    assert same_as(undisturbed, store, GRID[:2])
+
+
+def die(config, device):
+    os._exit(9)
+
+
+def test_a_run_that_kills_its_process_every_time_is_named(store, monkeypatch):
+    pools = []
+
+    @contextmanager
+    def forked(jobs):
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
+            pools.append(pool)
+            yield pool
+
+    monkeypatch.setattr(grid, "_processes", forked)
+    monkeypatch.setattr(grid, "perform", die)
+    with pytest.raises(RuntimeError, match=r"a process died 3 times, in one of these runs: .*'seed': 1"):
+        grid.run([replace(TINY, seed=1)], store, jobs=1)
+    assert len(pools) == 3
+
+
+def test_a_broken_executor_of_the_callers_is_his_affair(store, monkeypatch):
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        monkeypatch.setattr(grid, "perform", die)
+        for _ in range(2):  # the second time submit itself refuses
+            with pytest.raises(Exception, match="gave its runs up|terminated abruptly"):
+                grid.run(GRID, store, executor=pool)
+    assert not store.folder.exists()
+
+
+# --- what stops it --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_budget_ends_the_grid_and_the_next_call_goes_on(store, threads):
+    configs = [replace(TINY, seed=seed) for seed in range(500)]
+    started = time.monotonic()
+    first = grid.run(configs, store, executor=threads, budget=1.0)
+    assert time.monotonic() - started < 5
+    assert first.ran > 0 and first.left > 0 and first.done_before == 0 and first.ran + first.left == 500
+    assert len(folder_names(store)) == first.ran
+    second = grid.run(configs[: first.ran + 4], store, executor=threads)
+    assert second.left == 0 and second.ran >= 4 and second.ran + second.done_before == first.ran + 4
+
+
+def test_no_budget_at_all_starts_nothing(store):
+    assert grid.run(GRID, store, budget=0) == grid.Outcome(0, 0, 6)
+    assert not workers() and not store.folder.exists()
+
+
+def test_a_run_that_exceeds_the_budget_is_given_up_with_its_process(store):
+    """Whatever the process does by then: here it may still be starting."""
+    started = time.monotonic()
+    assert grid.run([LONG], store, jobs=1, budget=1.0) == grid.Outcome(0, 0, 1)
+    assert time.monotonic() - started < 5 and gone(workers())
+
+
+@pytest.fixture
+def terminal():
+    """A terminal: what to start a process with so that it has it, what is typed there, and all that it has shown."""
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    shown = []
+
+    def read():
+        with suppress(OSError):  # the end of a terminal
+            while chunk := os.read(ours, 4096):
+                shown.append(chunk.decode(errors="replace"))
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    yield {"preexec_fn": lambda: os.login_tty(theirs)}, lambda keys: os.write(ours, keys), lambda: "".join(shown)
+    os.close(theirs)
+    reader.join(5)
+    os.close(ours)
+
+
+def test_two_grids_on_one_store_are_killed_and_interrupted_and_a_third_goes_on(store, undisturbed, terminal, monkeypatch):
+    """kill -9 of the one's own process and Ctrl-C at the other's terminal, both in mid run: no process stays, and no run is lost."""
+    on_terminal, write, shown = terminal
+    monkeypatch.setenv("ASYM_RUNS", str(store.folder))
+    monkeypatch.setenv("ASYM_GEMM", gemm.library())
+    command = ["run", "dense", "--preset", "smoke", "--jobs", "1"]
+    real = [sys.executable, "-m", "asym", *command]
+    killed = subprocess.Popen(real, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    interrupted = subprocess.Popen(real, **on_terminal)
+    try:
+        until(lambda: store.folder.exists() and folder_names(store))
+        children = until(lambda: workers(killed.pid))
+        killed.kill()
+        assert gone(children)
+        output, errors = killed.communicate()
+        assert killed.returncode == -signal.SIGKILL and (output, errors.count(b"run/s")) == (b"", 0)  # no bar in a pipe
+
+        until(lambda: "/20 [" in shown() and len(folder_names(store)) >= 3)
+        children = until(lambda: workers(interrupted.pid))
+        write(b"\x03")
+        assert interrupted.wait(30) == 130 and gone(children)
+        assert "stopped; finished runs are stored, the same command goes on" in shown() and "Traceback" not in shown()
+    finally:
+        for process in (killed, interrupted):
+            process.kill()
+            process.wait()
+
+    kept = {path: path.read_bytes() for path in store.folder.glob("*.json")}
+    assert 3 <= len(kept) < len(SMOKE)
+    done = CliRunner().invoke(app, command)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert f"{len(SMOKE) - len(kept)} runs made, {len(kept)} there before, 0 left" in done.stdout
+    assert same_as(undisturbed, store, SMOKE) and all(path.read_bytes() == content for path, content in kept.items())
+
+
+# --- estimates ------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_estimate_is_within_a_factor_of_three_of_a_run_like_those_stored(store):
+    config = replace(TINY, hidden=(256,), subset=5000, epochs=3)
+    grid.run([replace(config, seed=seed) for seed in (1, 2, 3)], store, executor=Counting())
+    truth = grid.perform(config).provenance["seconds"]
+    assert truth / 3 < grid.estimate([config], store) < 3 * truth
+    assert grid.estimate([config] * 10, store) == pytest.approx(10 * grid.estimate([config], store))
+
+
+@pytest.mark.parametrize("preset", ["smoke", "cpu"])
+@pytest.mark.parametrize("question", ["dense", "depth"])
+def test_an_estimate_without_any_run_is_positive_and_grows_with_the_preset(store, question, preset):
+    configs = [cell.config for cell in cells(question, load(preset))]
+    seconds = grid.estimate(configs, store)
+    assert 0 < seconds < 1e6 and grid.estimate([], store) == 0
+    assert seconds > grid.estimate(configs[:1], store) > 0
+
+
+def test_every_field_of_provenance_is_told(store):
+    grid.run(GRID[:1], store, executor=Counting())
+    provenance = store.load(GRID[0]).provenance
+    assert all(provenance[name] for name in provenance if name not in ("data_note", "commit"))
+    assert provenance["threads"] == 1 and len(provenance["data_fingerprint"]) == 64
+    assert provenance["matrix_products"] in gemm.LIBRARIES
+
+
+def test_grid_and_train_agree(undisturbed):
+    rows = train.train(GRID[1]).epochs
+    assert [row["test_accuracy"] for row in rows] == [row["test_accuracy"] for row in json.loads(undisturbed[GRID[1]])[1]]

@@ -1,0 +1,264 @@
+"""Invariants: what training must keep, what it must move, and by how much."""
+
+import math
+
+import pytest
+import reference
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import asym
+from asym import nets
+from asym.config import last
+from asym.network import Network
+from asym.rules import RULES
+
+FIXED = [key for key, rule in RULES.items() if rule.store == "buffer"]
+LEARNED = [key for key, rule in RULES.items() if rule.store == "parameter"]
+OPTIMIZERS = {
+    "adamw": lambda p, decay: torch.optim.AdamW(p, 1e-2, weight_decay=decay),
+    "sgd": lambda p, decay: torch.optim.SGD(p, 1e-2, weight_decay=decay),
+    "nesterov": lambda p, decay: torch.optim.SGD(p, 1e-2, momentum=0.9, nesterov=True, weight_decay=decay),
+}
+
+
+def dense(*rules, seed=0, hidden=(8, 7)):
+    return nets.dense((1, 3, 4), 5, rules, hidden=hidden, activation="tanh", seed=seed).double()
+
+
+def mixed(rule):
+    """One layer of each kind, the first by backpropagation."""
+    options = {"bias": False, "dtype": torch.float64}
+    steps = [asym.Conv2d(1, 3, 3, padding=1, **options), nn.Tanh()]
+    steps += [asym.Conv2d(3, 3, (3, 2), padding=1, stride=2, rule=rule, **options), nn.Tanh()]
+    steps += [asym.UntiedConv2d(3, 2, 2, (3, 4), rule=rule, **options), nn.Tanh(), nn.Flatten()]
+    steps += [asym.Linear(12, 5, rule=rule, **options)]
+    return Network(*steps, example_input=torch.zeros(1, 1, 5, 6, dtype=torch.float64)).double()
+
+
+def train(net, shape, optimizer, steps, generator=None):
+    labels = torch.arange(6) % 5
+    for step in range(steps):
+        optimizer.zero_grad()
+        F.cross_entropy(net(reference.draw(6, *shape, seed=step)), labels).backward()
+        optimizer.step()
+        asym.between_steps(net, generator)
+
+
+def differences(net):
+    return [(layer.weight - layer.feedback).detach().clone() for layer in net.layers if layer.feedback is not None]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_shared_update_never_moves_the_difference(optimizer):
+    net = mixed("shared_update")
+    before = differences(net)
+    start = [layer.weight.detach().clone() for layer in net.layers]
+    train(net, (1, 5, 6), OPTIMIZERS[optimizer](net.parameters(), 0.0), 15)
+    assert all((layer.weight - w).abs().max() > 1e-3 for layer, w in zip(net.layers, start, strict=True))
+    torch.testing.assert_close(differences(net), before, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_kp_shrinks_the_difference_by_the_decay(optimizer):
+    net, steps, decay = mixed("kp"), 15, 2.0
+    before = differences(net)
+    train(net, (1, 5, 6), OPTIMIZERS[optimizer](net.parameters(), decay), steps)
+    expected = [d * (1 - 1e-2 * decay) ** steps for d in before]
+    torch.testing.assert_close(differences(net), expected, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("rule", FIXED)
+def test_fixed_feedback_is_a_buffer_that_training_leaves(rule):
+    net = mixed(rule)
+    fixed = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    assert not [name for name, _ in net.named_parameters() if "feedback" in name]
+    if RULES[rule].between_steps is None:
+        train(net, (1, 5, 6), torch.optim.AdamW(net.parameters(), 1e-2, weight_decay=1.0), 5)
+        assert all(torch.equal(buffer, fixed[name]) for name, buffer in net.named_buffers())
+    assert sum("feedback" in name for name in fixed) == 3
+    other = mixed(rule)
+    assert not torch.equal(other.layers[-1].feedback, net.layers[-1].feedback)
+    other.load_state_dict(net.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(other.state_dict().values(), net.state_dict().values(), strict=True))
+    assert all(a.data_ptr() != b.data_ptr() for a, b in zip(other.buffers(), net.buffers(), strict=True))
+
+
+@pytest.mark.parametrize("rule", LEARNED)
+def test_learned_feedback_is_a_parameter_with_the_weights_gradient(rule):
+    net = mixed(rule)
+    assert sum("feedback" in name for name, _ in net.named_parameters()) == 3
+    F.cross_entropy(net(reference.draw(6, 1, 5, 6)), torch.zeros(6, dtype=torch.long)).backward()
+    for layer in net.layers[1:]:
+        assert layer.weight.grad.any() and torch.equal(layer.weight.grad, layer.feedback.grad)
+    other = mixed(rule)
+    other.load_state_dict(net.state_dict())
+    assert torch.equal(other.layers[2].feedback, net.layers[2].feedback)
+
+
+@pytest.mark.parametrize("kind", reference.PLAIN)
+@pytest.mark.parametrize("rule", ["usf", "frsf", "brsf"])
+def test_sign_rules_follow_the_weight_and_pass_it_no_gradient(rule, kind):
+    layer = reference.layer(kind, rule)
+    first = layer.feedback_path()
+    assert not first.requires_grad
+    assert torch.equal(first.sign(), layer.weight.sign())
+    with torch.no_grad():
+        layer.weight.neg_()
+    assert torch.equal(layer.feedback_path(), -first)
+    if rule == "usf":
+        assert torch.allclose(first.abs(), torch.full_like(first, reference.scale(layer)), rtol=1e-12)
+    else:
+        assert torch.equal(first.abs(), layer.feedback.abs())
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_feedback_gives_the_weight_no_gradient(rule):
+    """dW of a net is that of stock operations for the error that arrives: F adds nothing to it."""
+    layer = reference.layer("linear", rule)
+    x = reference.images("linear").requires_grad_()
+    y = layer(x)
+    e = reference.draw(*y.shape, seed=3)
+    y.backward(e)
+    torch.testing.assert_close(layer.weight.grad, e.t() @ x.detach(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", reference.PLAIN)
+def test_brsf_redraws_between_steps_and_never_else(kind):
+    layer, x = reference.layer(kind, "brsf"), reference.images(kind).requires_grad_()
+    drawn = layer.feedback.clone()
+    layer(x).sum().backward()
+    layer.train(), layer.eval()
+    assert torch.equal(layer.feedback, drawn)
+    generator = torch.Generator().manual_seed(3)
+    seen = [drawn]
+    for _ in range(3):
+        asym.between_steps(layer, generator)
+        seen.append(layer.feedback.clone())
+    assert all(not torch.equal(a, b) for i, a in enumerate(seen) for b in seen[:i])
+    asym.between_steps(layer, torch.Generator().manual_seed(3))
+    assert torch.equal(layer.feedback, seen[1])
+    bound = reference.scale(layer) * math.sqrt(3)
+    assert all(b.abs().max() <= bound for b in seen[1:])
+
+
+@pytest.mark.parametrize("rule", [key for key, rule in RULES.items() if rule.between_steps is None])
+def test_other_rules_stand_still_between_steps(rule):
+    net = mixed(rule)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    asym.between_steps(net)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+MIRRORS = {
+    "linear": lambda **o: asym.Linear(20, 10, **o),
+    "conv2d": lambda **o: asym.Conv2d(4, 6, 3, padding=1, stride=2, groups=2, **o),
+    "conv2d same dilated": lambda **o: asym.Conv2d(2, 4, (3, 2), padding="same", dilation=2, **o),
+    "conv2d reflect": lambda **o: asym.Conv2d(2, 4, 3, padding=1, padding_mode="reflect", **o),
+    "untied_conv2d": lambda **o: asym.UntiedConv2d(4, 6, 3, (5, 4), padding=1, stride=2, groups=2, **o),
+    "untied_conv2d reflect": lambda **o: asym.UntiedConv2d(2, 4, 3, 4, padding=1, padding_mode="reflect", **o),
+}
+
+
+@pytest.mark.parametrize("name", MIRRORS)
+def test_mirror_turns_towards_the_weight(name):
+    generator = torch.Generator().manual_seed(1)
+    torch.manual_seed(0)
+    layer = MIRRORS[name](rule="mirror", generator=generator)
+    weight = layer.weight.detach().clone()
+    angles = [reference.angle(layer.weight, layer.feedback)]
+    for _ in range(4):
+        for _ in range(100):
+            asym.between_steps(layer, generator)
+        angles.append(reference.angle(layer.weight, layer.feedback))
+    assert 60 < angles[0] < 120 and angles[1] < 60
+    assert angles[-1] < 10
+    assert 0.9 < layer.feedback.norm() / layer.weight.norm() < 1.1
+    assert torch.equal(layer.weight, weight) and layer.weight.grad is None
+
+
+@pytest.mark.parametrize("name", MIRRORS)
+def test_mirror_needs_no_grad_mode_and_keeps_the_global_random_state(name):
+    layer = MIRRORS[name](rule="mirror", generator=torch.Generator().manual_seed(1))
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        asym.between_steps(layer, torch.Generator().manual_seed(2))
+    assert torch.equal(state, torch.get_rng_state())
+    assert not layer.feedback.requires_grad
+
+
+def test_direct_feedback_leaves_the_logits_and_brings_their_error():
+    net, plain = dense("bp", "dfa", "dfa"), dense("bp", "bp", "bp")
+    x, labels, trace = reference.draw(6, 1, 3, 4), torch.arange(6) % 5, []
+    logits = net(x, trace)
+    assert torch.equal(logits, plain(x))
+    hidden = [passage.input for passage in trace[1:]]
+    e, *found = torch.autograd.grad(F.cross_entropy(logits, labels), [logits, *hidden])
+    for gradient, index in zip(found, (3, 5), strict=True):
+        torch.testing.assert_close(gradient, e @ net.direct[str(index)].feedback, rtol=1e-12, atol=1e-14)
+
+
+def test_direct_feedback_to_the_last_hidden_layer_is_feedback_alignment():
+    direct, through = dense("bp", "bp", "dfa"), dense("bp", "bp", "fa")
+    direct.direct["5"].feedback.copy_(through.layers[2].feedback)
+    for net in (direct, through):
+        F.cross_entropy(net(reference.draw(6, 1, 3, 4)), torch.arange(6) % 5).backward()
+    for ours, theirs in zip(direct.layers, through.layers, strict=True):
+        torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-12, atol=1e-14)
+
+
+def test_direct_feedback_reaches_every_layer_of_a_mixed_net():
+    net = mixed("dfa")
+    assert {name: tuple(d.feedback.shape) for name, d in net.direct.items()} == {
+        "2": (5, 3 * 5 * 6), "4": (5, 3 * 3 * 4), "7": (5, 12),
+    }  # fmt: skip
+    F.cross_entropy(net(reference.draw(6, 1, 5, 6)), torch.arange(6) % 5).backward()
+    assert all(layer.weight.grad.any() for layer in net.layers)
+    assert not [name for name, _ in net.named_parameters() if "direct" in name]
+    assert sum("direct" in name for name in net.state_dict()) == 3
+
+
+def test_a_layer_taught_directly_inside_a_step_is_refused():
+    with pytest.raises(ValueError, match="a layer with rule 'dfa' must be a step of the network; got it inside one, as 2.0"):
+        steps = asym.Linear(3, 4), nn.Tanh(), nn.Sequential(asym.Linear(4, 2, rule="dfa"))
+        Network(*steps, example_input=torch.zeros(1, 3))
+
+
+def test_building_a_network_leaves_statistics_and_random_numbers_alone():
+    norm = nn.BatchNorm1d(4)
+    layers = asym.Linear(3, 4), asym.Linear(4, 2, rule="dfa")
+    state = torch.get_rng_state()
+    generator = torch.Generator().manual_seed(0)
+    net = Network(layers[0], norm, nn.Dropout(0.5), layers[1], example_input=torch.ones(5, 3), generator=generator)
+    assert torch.equal(state, torch.get_rng_state())
+    assert not norm.running_mean.any() and norm.training and net.training
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_starts_from_the_same_weights(rule):
+    for net, plain in (
+        (dense("bp", rule, rule), dense("bp", "bp", "bp")),
+        (nets.poggio((1, 8, 8), 5, last(rule, 4, 5)), nets.poggio((1, 8, 8), 5, last("bp", 4, 5))),
+    ):
+        assert all(torch.equal(a.weight, b.weight) for a, b in zip(net.layers, plain.layers, strict=True))
+    assert not torch.equal(dense("bp", rule, rule, seed=1).layers[1].weight, dense("bp", rule, rule).layers[1].weight)
+
+
+@pytest.mark.parametrize("rule", FIXED + LEARNED)
+def test_a_layers_feedback_depends_on_seed_and_place_alone(rule):
+    one, two = dense(*last(rule, 1, 3)), dense(*last(rule, 2, 3))
+    assert torch.equal(one.layers[2].feedback, two.layers[2].feedback)
+    assert torch.equal(two.layers[1].feedback, dense(*last("fa", 2, 3)).layers[1].feedback)
+    assert not torch.equal(two.layers[1].feedback, dense(*last(rule, 2, 3), seed=1).layers[1].feedback)
+    square = dense("bp", rule, rule, hidden=(8, 8)).layers[1]
+    assert abs(90 - reference.angle(square.weight, square.feedback)) < 30
+
+
+def test_the_generator_draws_feedback_and_leaves_the_global_random_state():
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(len(drawn))
+        drawn.append(asym.Linear(4, 3, rule="fa", generator=torch.Generator().manual_seed(5)).feedback)
+    assert torch.equal(*drawn)
+    assert drawn[0].abs().max() <= math.sqrt(6 / 7)

@@ -1,0 +1,163 @@
+"""The experiments' nets: their shapes, sizes, order and first weights."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import asym
+from asym import nets
+from asym.config import last
+from asym.rules import RULES
+
+CIFAR = (3, 32, 32)
+
+
+def names(net):
+    return [type(step).__name__ for step in net.steps]
+
+
+def weights(net):
+    return sum(layer.weight.numel() for layer in net.layers)
+
+
+def test_dense_net():
+    net = nets.dense(CIFAR, 10, last("fa", 2, 3), hidden=(512, 256))
+    assert names(net) == ["Flatten", "Linear", "ReLU", "Linear", "ReLU", "Linear"]
+    assert weights(net) == 3072 * 512 + 512 * 256 + 256 * 10
+    assert [layer.rule for layer in net.layers] == ["bp", "fa", "fa"]
+    assert net(torch.zeros(2, *CIFAR)).shape == (2, 10)
+    assert names(nets.dense(CIFAR, 10, ("bp",), hidden=())) == ["Flatten", "Linear"]
+
+
+def test_tied_poggio_net():
+    net = nets.poggio(CIFAR, 10, last("fa", 4, 5))
+    block = ["Conv2d", "ReLU"]
+    expected = [*block, "MaxPool2d", *block, "AvgPool2d", *block, "AvgPool2d", "Flatten", "Linear", "ReLU", "Linear"]
+    assert names(net) == expected
+    assert weights(net) == 3 * 25 * 32 + 32 * 25 * 64 + 64 * 25 * 64 + 64 * 16 * 128 + 128 * 10
+    assert net(torch.zeros(2, *CIFAR)).shape == (2, 10)
+    pools = [step for step in net.steps if isinstance(step, nn.MaxPool2d | nn.AvgPool2d)]
+    assert all((pool.kernel_size, pool.stride, pool.padding) == (3, 2, 1) for pool in pools)
+    assert all(pool.count_include_pad for pool in pools[1:])
+    sizes, x = [], torch.zeros(1, *CIFAR)
+    for step in net.steps:
+        x = step(x)
+        if step in pools:
+            sizes.append(tuple(x.shape[1:]))
+    assert sizes == [(32, 16, 16), (64, 8, 8), (64, 4, 4)]
+
+
+def test_untied_poggio_net_stores_a_kernel_for_each_position():
+    net = nets.poggio(CIFAR, 10, last("bp", 4, 5), untied=True)
+    tied_part = 64 * 16 * 128 + 128 * 10
+    assert weights(net) == 1024 * 75 * 32 + 256 * 800 * 64 + 64 * 1600 * 64 + tied_part == 22_250_752
+    assert [type(layer).__name__ for layer in net.layers] == ["UntiedConv2d"] * 3 + ["Linear"] * 2
+    assert [layer.output_size for layer in net.layers[:3]] == [(32, 32), (16, 16), (8, 8)]
+
+
+@pytest.mark.parametrize("untied", [False, True])
+@pytest.mark.parametrize("rule", RULES)
+def test_poggio_net_runs_with_every_rule_on_small_images(rule, untied):
+    net = nets.poggio((1, 6, 5), 4, last(rule, 4, 5), untied=untied)
+    net(torch.ones(2, 1, 6, 5)).square().sum().backward()
+    assert all(layer.weight.grad is not None and layer.bias is None for layer in net.layers)
+    assert len(net.direct) == (4 if RULES[rule].direct else 0)
+
+
+def test_no_biases():
+    for net in (nets.dense((1, 4, 4), 3, last("fa", 2, 3)), nets.poggio((1, 8, 8), 3, last("fa", 4, 5), untied=True)):
+        assert not [name for name, _ in net.named_parameters() if "bias" in name]
+
+
+@pytest.mark.parametrize("untied", [False, True])
+def test_weights_and_feedback_are_glorot_uniform(untied):
+    net = nets.poggio((1, 12, 12), 10, last("fa", 4, 5), untied=untied)
+    kernels = [(1, 32), (32, 64), (64, 64)]
+    fans = [(c * 25, o * 25) for c, o in kernels] + [(64 * 4, 128), (128, 10)]
+    for layer, (fan_in, fan_out) in zip(net.layers, fans, strict=True):
+        bound = math.sqrt(6 / (fan_in + fan_out))
+        for tensor in (layer.weight, layer.feedback):
+            if tensor is not None:
+                assert tensor.abs().max() <= bound
+                assert tensor.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+                assert abs(tensor.mean().item()) < 0.1 * bound
+
+
+def test_tied_start_copies_the_tied_nets_kernels():
+    rules, shape = last("fa", 4, 5), (1, 8, 8)
+    tied = nets.poggio(shape, 4, rules, seed=3)
+    started = nets.poggio(shape, 4, rules, seed=3, untied=True, tied_start=True)
+    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(started(x), tied(x), rtol=1e-4, atol=1e-5)
+    free = nets.poggio(shape, 4, rules, seed=3, untied=True)
+    kernels = free.layers[1].as_kernels(free.layers[1].weight)
+    assert not torch.equal(kernels[0, 0], kernels[0, 1])
+    assert all(torch.equal(a.feedback, b.feedback) for a, b in zip(started.layers[1:], free.layers[1:], strict=True))
+
+
+def test_dropout_stands_after_every_hidden_dense_layer_or_every_pooling():
+    dense = names(nets.dense((1, 4, 4), 3, last("fa", 2, 3), dropout=0.5))
+    assert dense == ["Flatten", "Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
+    poggio = names(nets.poggio((1, 8, 8), 3, last("fa", 4, 5), dropout=0.25))
+    assert [poggio[i - 1] for i, name in enumerate(poggio) if name == "Dropout"] == ["MaxPool2d", "AvgPool2d", "AvgPool2d"]
+
+
+def test_dropout_changes_no_first_weight():
+    for options in ({}, {"dropout": 0.5}):
+        layer = nets.dense((1, 4, 4), 3, last("fa", 2, 3), **options).layers[1]
+        assert torch.equal(layer.weight, nets.dense((1, 4, 4), 3, last("fa", 2, 3)).layers[1].weight)
+
+
+@pytest.mark.parametrize(("pooling", "name"), [("average", "AvgPool2d"), ("max", "MaxPool2d")])
+def test_pooling_is_that_of_the_second_and_third_convolution(pooling, name):
+    found = [n for n in names(nets.poggio((1, 8, 8), 3, last("fa", 4, 5), pooling=pooling)) if "Pool" in n]
+    assert found == ["MaxPool2d", name, name]
+
+
+@pytest.mark.parametrize("name", nets.ACTIVATIONS)
+def test_activation_is_used_throughout(name):
+    expected = nets.ACTIVATIONS[name]
+    for net in (
+        nets.dense((1, 4, 4), 3, last("fa", 2, 3), activation=name),
+        nets.poggio((1, 8, 8), 3, last("fa", 4, 5), activation=name),
+    ):
+        assert sum(isinstance(step, expected) for step in net.steps) == len(net.layers) - 1
+
+
+def test_half_hardtanh():
+    x = torch.tensor([-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0])
+    assert nets.HalfHardtanh()(x).tolist() == [-1.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("make", [nets.dense, nets.poggio])
+def test_a_rule_for_each_layer(make):
+    count = 3 if make is nets.dense else 5
+    with pytest.raises(ValueError, match=f"one rule for each of the net's {count} layers; got 2"):
+        make((1, 8, 8), 3, ("bp", "fa"))
+
+
+def test_streams_differ_by_seed_and_purpose():
+    seeds = {nets.stream(seed, purpose).initial_seed() for seed in range(20) for purpose in ("weight 0", "weight 1", "order")}
+    assert len(seeds) == 60
+    assert nets.stream(0, "order").initial_seed() == nets.stream(0, "order").initial_seed()
+
+
+def test_twin_shares_every_tensor():
+    net = nets.dense((1, 4, 4), 3, ("bp", "kp", "dfa"))
+    twin = net.twin()
+    assert [layer.rule for layer in twin.layers] == ["bp"] * 3 and not twin.direct
+    assert all(a.weight is b.weight for a, b in zip(net.layers, twin.layers, strict=True))
+    assert [layer.rule for layer in net.layers] == ["bp", "kp", "dfa"] and len(net.direct) == 1
+    assert len(list(twin.parameters())) == 3
+
+
+def test_twin_of_a_converted_net_shares_what_is_no_feedback_layer():
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    net = asym.convert(model, "dfa", example_input=torch.zeros(2, 4))
+    twin = net.twin()
+    assert twin.steps[1].weight is net.steps[1].weight and twin.steps[1].running_mean is net.steps[1].running_mean
+    x = torch.randn(6, 4)
+    net(x)
+    assert torch.equal(net.eval()(x), twin.eval()(x))

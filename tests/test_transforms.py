@@ -1,0 +1,295 @@
+"""Transforms: torch.func, compile, autocast, copies, processes and the second matrix library treat our layers as torch's own."""
+
+import copy
+import os
+import pickle
+import socket
+
+import pytest
+import reference
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call, grad, stack_module_state, vmap
+
+import asym
+from asym import gemm, nets
+from asym.network import Network
+from asym.rules import RULES
+
+ONEDNN, LIBRARIES = reference.ONEDNN, reference.LIBRARIES
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+@pytest.fixture(autouse=True)
+def stock(monkeypatch):
+    monkeypatch.setenv("ASYM_GEMM", "stock")
+
+
+def network(rule, seed=0):
+    """Three layers of one rule on one of backpropagation."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    options = {"rule": rule, "generator": generator}
+    steps = [asym.Conv2d(1, 3, 3, padding=1), nn.Tanh(), asym.UntiedConv2d(3, 2, 2, (5, 4), **options), nn.Tanh()]
+    steps += [nn.Flatten(), asym.Linear(24, 6, **options), nn.Tanh(), asym.Linear(6, 4, **options)]
+    return Network(*steps, example_input=torch.zeros(1, 1, 5, 4), generator=generator)
+
+
+def batch(n=6):
+    return reference.draw(n, 1, 5, 4).float(), torch.arange(n) % 4
+
+
+def loss(net, tensors, x, labels):
+    return F.cross_entropy(functional_call(net, tensors, (x,)), labels)
+
+
+def learned(net):
+    return {name: parameter.detach() for name, parameter in net.named_parameters()}
+
+
+def backward(net, *inputs):
+    F.cross_entropy(net(inputs[0]), inputs[1]).backward()
+    return {name: parameter.grad for name, parameter in net.named_parameters()}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("rule", RULES)
+def test_func_grad_is_the_backward_pass(rule, library, monkeypatch):
+    monkeypatch.setenv("ASYM_GEMM", library)
+    net = network(rule)
+    found = grad(lambda p: loss(net, p, *batch()))(learned(net))
+    torch.testing.assert_close(found, backward(net, *batch()), **CLOSE)
+    pointers = [gradient.data_ptr() for gradient in found.values()]
+    assert len(set(pointers)) == len(pointers), "two gradients in one memory"
+
+
+@pytest.mark.parametrize("kind", reference.PLAIN)
+@pytest.mark.parametrize("rule", RULES)
+def test_vmap_over_seeds_of_a_layer_is_the_loop(rule, kind):
+    layers = [reference.layer(kind, rule, bias=True, seed=seed) for seed in range(3)]
+    parameters, buffers = stack_module_state(layers)
+    x = reference.images(kind)
+    call = lambda p, b: functional_call(layers[0], (p, b), (x,)).square().sum()  # noqa: E731
+    found = vmap(grad(call))({name: p.detach() for name, p in parameters.items()}, buffers)
+    for seed, layer in enumerate(layers):
+        layer(x).square().sum().backward()
+        for name, parameter in layer.named_parameters():
+            torch.testing.assert_close(found[name][seed], parameter.grad, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("rule", RULES)
+def test_vmap_over_seeds_of_a_network_is_the_loop(rule, library, monkeypatch):
+    monkeypatch.setenv("ASYM_GEMM", library)
+    models = [network(rule, seed) for seed in range(3)]
+    parameters, buffers = stack_module_state(models)
+    x, labels = batch()
+    call = lambda p, b: loss(models[0], (p, b), x, labels)  # noqa: E731
+    found = vmap(grad(call))({name: p.detach() for name, p in parameters.items()}, buffers)
+    for seed, model in enumerate(models):
+        for name, gradient in backward(model, *batch()).items():
+            torch.testing.assert_close(found[name][seed], gradient, **CLOSE)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_vmap_over_samples_sums_to_the_batch_gradient(rule):
+    net = network(rule)
+    x, labels = batch()
+    each = vmap(grad(lambda p, x, y: loss(net, p, x[None], y[None])), in_dims=(None, 0, 0))(learned(net), x, labels)
+    for name, gradient in backward(net, x, labels).items():
+        torch.testing.assert_close(each[name].mean(0), gradient, **CLOSE)
+
+
+@pytest.fixture
+def fresh():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", RULES)
+def test_compiled_network_is_the_eager_one(rule, fresh):
+    net = network(rule)
+    compiled = torch.compile(copy.deepcopy(net), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(batch()[0]), net(batch()[0]), **CLOSE)
+    theirs = {name.removeprefix("_orig_mod."): gradient for name, gradient in backward(compiled, *batch()).items()}
+    torch.testing.assert_close(theirs, backward(net, *batch()), **CLOSE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", reference.PLAIN)
+def test_compiled_layer_sends_the_error_through_its_feedback(kind, fresh):
+    layer, x = reference.layer(kind, "fa", bias=True), reference.images(kind).requires_grad_()
+    layer(x).square().sum().backward()
+    eager, x.grad = x.grad, None
+    torch.compile(layer, backend="aot_eager", fullgraph=True)(x).square().sum().backward()
+    torch.testing.assert_close(x.grad, eager)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["bp", "kp"])
+@ONEDNN
+def test_compiled_layer_multiplies_through_onednn(rule, fresh, monkeypatch):
+    monkeypatch.setenv("ASYM_GEMM", "onednn")
+    layer, x = reference.layer("linear", rule, dtype=torch.float32), reference.images("linear", dtype=torch.float32)
+    graphs = []
+    compiled = torch.compile(layer, backend=lambda graph, _: graphs.append(graph) or graph.forward, fullgraph=True)
+    torch.testing.assert_close(compiled(x), layer(x), **CLOSE)
+    modules = [module for graph in graphs for module in graph.modules() if isinstance(module, torch.fx.GraphModule)]
+    assert any("onednn_linear" in module.code for module in modules)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    found = [torch.autograd.grad(call(x).square().sum(), layer.weight)[0] for call in (compiled, layer)]
+    torch.testing.assert_close(*found, **CLOSE)
+
+
+@pytest.mark.slow
+def test_compiled_by_inductor(fresh):
+    net = nets.dense((1, 5, 4), 4, ("bp", "fa", "kp"), hidden=(6, 5))
+    expected = backward(copy.deepcopy(net), *batch())
+    found = backward(torch.compile(net, fullgraph=True), *batch())
+    torch.testing.assert_close({name.removeprefix("_orig_mod."): g for name, g in found.items()}, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_autocast_computes_in_bf16_and_keeps_fp32_gradients(rule):
+    net, full = network(rule), network(rule)
+    exact = backward(full, *batch())
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = net(batch()[0])
+        value = F.cross_entropy(logits, batch()[1])
+    value.backward()
+    assert logits.dtype == torch.bfloat16
+    for name, parameter in net.named_parameters():
+        assert parameter.dtype == parameter.grad.dtype == torch.float32
+        assert (parameter.grad - exact[name]).norm() <= 0.05 * exact[name].norm(), name
+
+
+@pytest.mark.parametrize("kind", reference.PLAIN)
+@pytest.mark.parametrize("rule", RULES)
+def test_autocast_of_one_layer_is_close_and_leaves_fp64_alone(rule, kind):
+    layer, x = reference.layer(kind, rule, bias=True), reference.images(kind)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.float64
+        low = copy.deepcopy(layer).float()(x.float())
+    assert low.dtype == torch.bfloat16
+    torch.testing.assert_close(low.double(), layer(x), rtol=0.05, atol=0.2)
+
+
+def test_direct_feedback_keeps_fp32_logits_under_autocast():
+    logits, hidden = torch.full((2, 3), 1.001), torch.zeros(2, 4, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        joined = asym.DirectFeedback(4, 3)(logits, hidden)
+    joined.sum().backward()
+    assert torch.equal(joined, logits) and joined.dtype == torch.float32
+    assert hidden.grad.dtype == torch.bfloat16 and hidden.grad.any()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_copy_learns_alike_and_apart(rule, copied):
+    net = network(rule)
+    twin = copied(net)
+    torch.testing.assert_close(backward(twin, *batch()), backward(net, *batch()), rtol=0, atol=0)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with torch.no_grad():
+        for tensor in twin.state_dict().values():
+            tensor.add_(1)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_state_dict_brings_the_whole_layer(rule):
+    net, other = network(rule), network(rule, seed=1)
+    other.load_state_dict(net.state_dict())
+    torch.testing.assert_close(backward(other, *batch()), backward(net, *batch()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("rule", [key for key, rule in RULES.items() if rule.store == "buffer"])
+def test_to_moves_fixed_feedback_along(rule):
+    net = network(rule).to(torch.float64)
+    assert all(layer.feedback.dtype == torch.float64 for layer in net.layers[1:])
+    assert net.to("meta").layers[1].feedback.is_meta
+
+
+@ONEDNN
+@pytest.mark.parametrize("rule", RULES)
+def test_both_libraries_give_the_same_gradients(rule, monkeypatch):
+    net = network(rule)
+    found = []
+    for library in gemm.LIBRARIES:
+        monkeypatch.setenv("ASYM_GEMM", library)
+        net.zero_grad()
+        found.append(backward(net, *batch()))
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+
+
+@ONEDNN
+def test_onednn_product_is_a_torch_operation(monkeypatch):
+    x, w = (reference.draw(*shape).float() for shape in ((6, 7), (5, 7)))
+    torch.library.opcheck(gemm.onednn_linear, (x, w))
+    monkeypatch.setenv("ASYM_GEMM", "onednn")
+    calls = []
+    monkeypatch.setattr(gemm, "onednn_linear", lambda x, w: calls.append(0) or x @ w.t())
+    gemm.linear(x, w)
+    assert calls
+    gemm.linear(x.double(), w.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert gemm.linear(x, w).dtype == torch.bfloat16
+    assert len(calls) == 1, "oneDNN is for fp32 outside autocast"
+
+
+@ONEDNN
+def test_backpropagation_through_onednn_is_differentiable_twice(monkeypatch):
+    found = []
+    for library in gemm.LIBRARIES:
+        monkeypatch.setenv("ASYM_GEMM", library)
+        x, w = (reference.draw(*shape).float().requires_grad_() for shape in ((6, 7), (5, 7)))
+        (dx,) = torch.autograd.grad(gemm.linear(x, w).pow(3).sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(dx.square().sum(), (x, w)))
+    torch.testing.assert_close(*found, **CLOSE)
+
+
+def test_unknown_library_is_refused(monkeypatch):
+    monkeypatch.setenv("ASYM_GEMM", "blas")
+    with pytest.raises(ValueError, match=r"\$ASYM_GEMM must be one of stock, onednn; got 'blas'"):
+        gemm.linear(torch.ones(2, 2), torch.ones(2, 2))
+
+
+def test_the_measured_library_is_one_of_the_two(monkeypatch):
+    monkeypatch.delenv("ASYM_GEMM")
+    assert gemm.library() in gemm.LIBRARIES
+
+
+def _process(rank, port, rules, folder):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ASYM_GEMM": "stock"}
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    x, labels = batch()
+    found = {}
+    for rule in rules:
+        net = network(rule, seed=rank)  # rank 1 starts elsewhere: DDP must bring it rank 0's weights and feedback
+        parallel = nn.parallel.DistributedDataParallel(net)
+        half = slice(3 * rank, 3 * rank + 3)
+        backward(parallel, x[half], labels[half])
+        gradients = {name: p.grad for name, p in net.named_parameters()}
+        found[rule] = gradients, {name: b.clone() for name, b in net.named_buffers()}
+    torch.save(found, folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_average_to_one(tmp_path):
+    rules = list(RULES)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_process, (port, rules, tmp_path), nprocs=2)
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    for rule in rules:
+        single = network(rule)
+        expected = backward(single, *batch())
+        for gradients, buffers in (found[0][rule], found[1][rule]):
+            torch.testing.assert_close(gradients, expected, **CLOSE)
+            torch.testing.assert_close(buffers, dict(single.named_buffers()), rtol=0, atol=0)
