@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from multiprocessing.connection import Connection
@@ -88,7 +88,7 @@ def perform(config: Config, device: str = "cpu", threads: int | None = 1) -> Rec
 
 def estimate(configs: Iterable[Config], store: Store) -> float:
     """Roughly how many seconds of one worker the configs need: at the rate of the newest stored runs, or at RATE."""
-    records = [r for r in store.records() if r.provenance.get("seconds")]
+    records = [r for r in store.records() if r.provenance.get("seconds") and not r.diverged]
     known = sorted(records, key=lambda r: r.provenance["started"])[-20:]
     rate = median(_operations(r.config) / r.provenance["seconds"] for r in known) if known else RATE
     return sum(_operations(config) for config in configs) / rate
@@ -96,20 +96,17 @@ def estimate(configs: Iterable[Config], store: Store) -> float:
 
 def _operations(config: Config) -> float:
     """Floating-point operations of a run: a forward pass, and twice that for the two products of the backward pass."""
-    return (
-        3
-        * config.epochs
-        * (config.subset or TRAINING_IMAGES)
-        * _forward_operations(replace(config, seed=0, epochs=1, subset=None))
-    )
+    images = config.epochs * (config.subset or TRAINING_IMAGES)
+    shape = Config(dataset=config.dataset, net=config.net, hidden=config.hidden, rules=("bp",) * config.layers)
+    return 3 * images * _forward_operations(shape)
 
 
 @cache
 def _forward_operations(config: Config) -> int:
     source = data.SOURCES[config.dataset]
-    net = build(config, source.shape, source.classes)
+    net = build(config, source.shape, source.classes).double()  # in fp32 oneDNN may do what is not counted
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net(torch.zeros(1, *source.shape))
+        net(torch.zeros(1, *source.shape, dtype=torch.float64))
     return counter.get_total_flops()
 
 
@@ -125,7 +122,8 @@ def run(
 ) -> Outcome:
     """Runs the configs that the store lacks, in their order, and stores each as it ends; a second call goes on where one stopped.
 
-    jobs: processes of one thread each (default: the cores), unless an executor is given (a Dask client's get_executor(), say).
+    jobs: processes of one thread each (default: the cores), unless an executor is given (a Dask client's get_executor(), say);
+    runs with dropout want one that does no two runs in a process at once, whose one generator they draw from.
     budget: seconds after which no run is started and those still going are given up. progress(done, total) is called after
     each run; without it a bar is shown where stderr is a terminal. Ctrl-C leaves what is stored. A run whose process dies is
     tried again, three times in all. Raises data.DataError before the first run if a data set is missing or damaged;

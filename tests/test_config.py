@@ -25,7 +25,7 @@ BAD_VALUES = [
         ("dataset", DATASETS), ("net", NETS), ("activation", ACTIVATIONS), ("pooling", POOLINGS), ("loss", LOSSES),
         ("optimizer", OPTIMIZERS), ("precision", PRECISIONS),
     ) for value in ("nothing", None, 3)],
-    *[(name, value, "true or false") for name in ("unverified_data", "tied_start", "clip_feedback") for value in (1, "yes", None)],
+    *[(name, value, "true or false") for name in ("unverified_data", "tied_start", "clip_feedback") for value in (1, None)],
     *[(name, value, "a whole number >= 1") for name in ("epochs", "batch") for value in (0, -1, 1.0, "1", None, True)],
     *[("subset", value, "a whole number >= 1") for value in (0, -5, 2.5, "all", True)],
     *[("seed", value, "a whole number >= 0") for value in (-1, 0.5, None, False)],
@@ -34,7 +34,7 @@ BAD_VALUES = [
     *[(name, value, "a sequence") for name in ("hidden", "rules", "frozen") for value in (3, None, "fa", {1, 2})],
     *[("lr", value, "a number > 0") for value in (0, -1e-3, math.nan, math.inf, "fast", None, True)],
     *[(f"clip_{what}", value, "a number > 0") for what in ("value", "norm", "weight") for value in (0, -1, math.nan, "1", True)],
-    *[(name, value, "a number >= 0") for name in ("weight_decay", "l2", "dropout") for value in (-1e-9, math.nan, math.inf, None)],
+    *[(name, value, "a number >= 0") for name in ("weight_decay", "l2", "dropout") for value in (-1e-9, math.nan, math.inf)],
     *[("dropout", value, r"a probability in \[0, 1\)") for value in (1, 1.0, 2)],
 ]  # fmt: skip
 

@@ -18,12 +18,12 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from asym import gemm, grid, train
+from asym import gemm, grid, presets, train
 from asym.cli import app
 from asym.config import Config
 from asym.data import DataError
 from asym.presets import load
-from asym.questions import cells
+from asym.questions import QUESTIONS, cells
 from asym.results import Store
 
 TINY = Config(subset=500, hidden=(8,), rules=("bp", "fa"))
@@ -89,7 +89,7 @@ def _is_worker(process):
         return False
 
 
-def gone(processes, seconds=20):
+def gone(processes, seconds=60):
     return not psutil.wait_procs(processes, timeout=seconds)[1]
 
 
@@ -159,46 +159,48 @@ def test_progress_is_told_after_each_run(store):
 # --- the same numbers, whatever runs them ---------------------------------------------------------------------------------------
 
 
-def test_a_second_process_and_another_order_give_the_same_bits(store, threads, undisturbed):
+def test_two_threads_and_another_order_give_the_same_bits(store, threads, undisturbed):
     grid.run(reversed(GRID), store, executor=threads)
     assert same_as(undisturbed, store, GRID)
 
 
 def test_local_processes_survive_the_death_of_one(store, undisturbed):
-    """kill -9 of a worker in mid grid, as the kernel does when memory is short: its runs are made again, on two jobs of a thread."""
+    """kill -9 of a worker in mid grid, as the kernel does when memory is short; its runs are made again."""
+    killed = []
 
     def kill_one(done, total):
         if done == 1:
-            victims = workers()
-            assert len(victims) <= 2
-            victims[0].kill()
+            killed.extend(workers())
+            killed[0].kill()
 
     configs = [replace(config, epochs=8) for config in GRID]
-    assert grid.run(configs, store, jobs=2, progress=kill_one) == grid.Outcome(len(configs), 0, 0)
-    assert gone(workers())
+    assert grid.run(configs, store, jobs=1, progress=kill_one) == grid.Outcome(len(configs), 0, 0)
+    assert len(killed) == 1 and gone(workers())
     records = [store.load(config) for config in configs]
     assert {record.provenance["threads"] for record in records} == {1}
     assert {record.provenance["matrix_products"] for record in records} == {gemm.library()}
     assert [numbers(record) for record in records] == [numbers(grid.perform(config)) for config in configs]
 
 
-def test_a_dask_cluster_of_processes(store, undisturbed, monkeypatch):
+def test_a_dask_cluster_of_processes(store, undisturbed, monkeypatch, tmp_path):
     """A scheduler and a worker process on the loopback, reached by its address alone, as --scheduler does."""
     distributed = pytest.importorskip("distributed")
     monkeypatch.setenv("ASYM_RUNS", str(store.folder))
     monkeypatch.setenv("ASYM_GEMM", gemm.library())
+    monkeypatch.setattr(presets, "FOLDER", tmp_path)
+    (tmp_path / "smoke.yaml").write_text("{preset: smoke, dataset: fashion_mnist, subset: 1000, epochs: 1, seeds: [0]}")
     local = {"n_workers": 1, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
     with distributed.LocalCluster(**local, processes=True) as cluster:
         assert cluster.scheduler_address.startswith("tcp://127.0.0.1:")
         command = ["run", "dense", "--preset", "smoke", "--scheduler", cluster.scheduler_address]
         done = CliRunner().invoke(app, command)
         assert done.exit_code == 0, done.output
-        assert "20 runs made, 0 there before, 0 left" in done.output
+        assert "10 runs made, 0 there before, 0 left" in done.output
         with distributed.Client(cluster.scheduler_address) as client:
             with pytest.raises(RuntimeError, match="1 runs failed, the others are stored.*70000"):
                 grid.run([BAD, GRID[0]], store, executor=client.get_executor())
-    assert same_as(undisturbed, store, [*SMOKE, GRID[0]])
-    assert {store.load(config).provenance["threads"] for config in SMOKE} == {1}
+    assert same_as(undisturbed, store, [*SMOKE[:10], GRID[0]])
+    assert {record.provenance["threads"] for record in store.records()} == {1}
 
 
 # --- what fails -----------------------------------------------------------------------------------------------------------------
@@ -281,7 +283,7 @@ def test_a_budget_ends_the_grid_and_the_next_call_goes_on(store, threads):
     configs = [replace(TINY, seed=seed) for seed in range(500)]
     started = time.monotonic()
     first = grid.run(configs, store, executor=threads, budget=1.0)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert first.ran > 0 and first.left > 0 and first.done_before == 0 and first.ran + first.left == 500
     assert len(folder_names(store)) == first.ran
     second = grid.run(configs[: first.ran + 4], store, executor=threads)
@@ -297,7 +299,7 @@ def test_a_run_that_exceeds_the_budget_is_given_up_with_its_process(store):
     """Whatever the process does by then: here it may still be starting."""
     started = time.monotonic()
     assert grid.run([LONG], store, jobs=1, budget=1.0) == grid.Outcome(0, 0, 1)
-    assert time.monotonic() - started < 5 and gone(workers())
+    assert time.monotonic() - started < 20 and gone(workers())
 
 
 @pytest.fixture
@@ -321,12 +323,12 @@ def terminal():
 
 
 def test_two_grids_on_one_store_are_killed_and_interrupted_and_a_third_goes_on(store, undisturbed, terminal, monkeypatch):
-    """kill -9 of the one's own process and Ctrl-C at the other's terminal, both in mid run: no process stays, and no run is lost."""
+    """kill -9 of the one's own process, Ctrl-C at the other's terminal, both in mid run: no process stays, no run is lost."""
     on_terminal, write, shown = terminal
     monkeypatch.setenv("ASYM_RUNS", str(store.folder))
     monkeypatch.setenv("ASYM_GEMM", gemm.library())
-    command = ["run", "dense", "--preset", "smoke", "--jobs", "1"]
-    real = [sys.executable, "-m", "asym", *command]
+    command = ["run", "dense", "--preset", "smoke", "--jobs"]
+    real = [sys.executable, "-m", "asym", *command, "1"]
     killed = subprocess.Popen(real, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     interrupted = subprocess.Popen(real, **on_terminal)
     try:
@@ -340,7 +342,7 @@ def test_two_grids_on_one_store_are_killed_and_interrupted_and_a_third_goes_on(s
         until(lambda: "/20 [" in shown() and len(folder_names(store)) >= 3)
         children = until(lambda: workers(interrupted.pid))
         write(b"\x03")
-        assert interrupted.wait(30) == 130 and gone(children)
+        assert interrupted.wait(60) == 130 and gone(children)
         assert "stopped; finished runs are stored, the same command goes on" in shown() and "Traceback" not in shown()
     finally:
         for process in (killed, interrupted):
@@ -349,7 +351,7 @@ def test_two_grids_on_one_store_are_killed_and_interrupted_and_a_third_goes_on(s
 
     kept = {path: path.read_bytes() for path in store.folder.glob("*.json")}
     assert 3 <= len(kept) < len(SMOKE)
-    done = CliRunner().invoke(app, command)
+    done = CliRunner().invoke(app, [*command, "2"])
     assert (done.exit_code, done.stderr) == (0, "")
     assert f"{len(SMOKE) - len(kept)} runs made, {len(kept)} there before, 0 left" in done.stdout
     assert same_as(undisturbed, store, SMOKE) and all(path.read_bytes() == content for path, content in kept.items())
@@ -364,15 +366,33 @@ def test_the_estimate_is_within_a_factor_of_three_of_a_run_like_those_stored(sto
     truth = grid.perform(config).provenance["seconds"]
     assert truth / 3 < grid.estimate([config], store) < 3 * truth
     assert grid.estimate([config] * 10, store) == pytest.approx(10 * grid.estimate([config], store))
+    before, (record, *_) = grid.estimate([config], store), store.records()
+    for seed in range(10, 20):  # runs that diverged at once tell nothing
+        store.save(
+            replace(record, config=replace(config, seed=seed), diverged=True, provenance=record.provenance | {"seconds": 1e-3})
+        )
+    assert grid.estimate([config], store) == before
 
 
-@pytest.mark.parametrize("preset", ["smoke", "cpu"])
-@pytest.mark.parametrize("question", ["dense", "depth"])
-def test_an_estimate_without_any_run_is_positive_and_grows_with_the_preset(store, question, preset):
-    configs = [cell.config for cell in cells(question, load(preset))]
-    seconds = grid.estimate(configs, store)
-    assert 0 < seconds < 1e6 and grid.estimate([], store) == 0
-    assert seconds > grid.estimate(configs[:1], store) > 0
+@pytest.mark.parametrize("library", gemm.LIBRARIES)
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_an_estimate_without_any_run_is_positive_and_grows_with_the_grid(store, question, library, monkeypatch):
+    monkeypatch.setenv("ASYM_GEMM", library)
+    grid._forward_operations.cache_clear()
+    smoke, cpu = ([cell.config for cell in cells(question, load(preset))] for preset in ("smoke", "cpu"))
+    assert grid.estimate([], store) == 0 < grid.estimate(smoke[:1], store) < grid.estimate(smoke, store)
+    assert 1000 * grid.estimate(smoke, store) < grid.estimate(cpu, store) < 1e6
+
+
+def test_the_operations_are_those_of_the_products():
+    """Three products of 2 I O operations for each layer and image."""
+    config = replace(TINY, hidden=(30, 20), rules=("bp", "fa", "dfa"), epochs=7)
+    assert grid._operations(config) == 3 * 7 * 500 * 2 * (784 * 30 + 30 * 20 + 20 * 10)
+
+
+@pytest.mark.parametrize("net", ["poggio", "poggio_untied"])
+def test_every_net_can_be_estimated(store, net):
+    assert grid.estimate([Config(net=net, rules=("bp",) * 5)], store) > 0
 
 
 def test_every_field_of_provenance_is_told(store):

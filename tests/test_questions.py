@@ -123,14 +123,15 @@ def test_one_seed_is_one_start_and_one_order_of_the_data_whatever_the_rule():
     dataset = data.load("fashion_mnist")
     by_seed = []
     for seed in (0, 1):
-        configs = [cell.config for cell in cells("dense", replace(SMOKE, subset=500, seeds=(seed,)))]
+        level = replace(SMOKE, subset=500, seeds=(seed,))
+        configs = [cell.config for cell in cells("dense", level) if cell.config.loss == "ce"]
         trainers = [train.Trainer(config, dataset) for config in configs]
         for trainer in trainers:
             for layer, first in zip(trainer.net.layers, trainers[0].net.layers, strict=True):
                 assert torch.equal(layer.weight, first.weight)
                 assert layer.feedback is None or not torch.equal(layer.feedback, layer.weight)
         feedback = [t.net.layers[-1].feedback for t in trainers if t.net.layers[-1].feedback is not None]
-        assert len(feedback) == 8 and all(torch.equal(b, feedback[0]) for b in feedback)
+        assert len(feedback) == 4 and all(torch.equal(b, feedback[0]) for b in feedback)
         orders = [next(data.batches(1000, 500, trainer.order)) for trainer in trainers]
         assert all(torch.equal(order, orders[0]) for order in orders)
         by_seed.append((trainers[0].net.layers[0].weight, feedback[0], orders[0]))
