@@ -1,8 +1,10 @@
 """One training run: from a config to a history of its epochs."""
 
 import math
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,15 +172,26 @@ def train(config: Config, *, device: str = "cpu", on_epoch: Callable[[dict[str, 
     """Trains the config's net and returns the history; on_epoch receives each row as it is made.
 
     Everything random is drawn from the seed, by streams of their own for W, B, the data order, dropout and moving feedback.
-    Flushes denormal numbers to zero in this thread: Adam's moments of dead units fill with them and slow a step by half.
+    Meanwhile this thread flushes denormal numbers to zero: they fill Adam's moments of dead units and slow a step by half.
     Raises data.DataError where the data set is missing or damaged.
     """
-    torch.set_flush_denormal(True)
     dataset = data.load(config.dataset, unverified=config.unverified_data, device=device)
-    with torch.random.fork_rng(enabled=config.dropout > 0):
+    with _flushed_denormals(), torch.random.fork_rng(enabled=config.dropout > 0):
         if config.dropout:
             torch.manual_seed(nets.stream(config.seed, "dropout").initial_seed())
         return _train(Trainer(config, dataset, device), on_epoch)
+
+
+@contextmanager
+def _flushed_denormals() -> Iterator[None]:
+    """Denormal numbers become zero in this thread, until the block ends."""
+    half = 0.5
+    before = sys.float_info.min * half == 0  # torch sets the flag but does not tell it
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def _train(trainer: Trainer, on_epoch: Callable[[dict[str, Any]], None]) -> History:

@@ -404,3 +404,9 @@ if __name__ == "__main__":
     os.environ["ASYM_GEMM"] = "stock"
     os.environ.pop("ASYM_DATA", None)
     write()
+
+
+def test_denormals_are_as_before_after_a_run():
+    half = 0.5
+    train(Config(subset=500, hidden=(8,), rules=("bp", "fa"), batch=500))
+    assert sys.float_info.min * half > 0
