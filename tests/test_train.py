@@ -398,15 +398,15 @@ def test_statistics_that_give_no_finite_image_are_refused(field, value, images):
         Trainer(config(), replace(images, **{field: torch.tensor([value])}))
 
 
+def test_denormals_are_as_before_after_a_run():
+    half = 0.5
+    train(Config(subset=500, hidden=(8,), rules=("bp", "fa"), batch=500))
+    assert sys.float_info.min * half > 0
+
+
 if __name__ == "__main__":
     if sys.argv[1:] != ["--write"]:
         sys.exit(__doc__)
     os.environ["ASYM_GEMM"] = "stock"
     os.environ.pop("ASYM_DATA", None)
     write()
-
-
-def test_denormals_are_as_before_after_a_run():
-    half = 0.5
-    train(Config(subset=500, hidden=(8,), rules=("bp", "fa"), batch=500))
-    assert sys.float_info.min * half > 0
