@@ -4,6 +4,7 @@ import copy
 import os
 import pickle
 import socket
+from datetime import timedelta
 
 import pytest
 import reference
@@ -262,10 +263,13 @@ def test_the_measured_library_is_one_of_the_two(monkeypatch):
     assert gemm.library() in gemm.LIBRARIES
 
 
-def _process(rank, port, rules, folder):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ASYM_GEMM": "stock"}
+def _process(rank, rules, folder):
+    """One of two processes; they meet through a file and talk over loopback, whatever the machine's name and network are."""
+    os.environ["ASYM_GEMM"] = "stock"
+    os.environ["GLOO_SOCKET_IFNAME"] = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    meeting = {"init_method": f"file://{folder}/meeting", "timeout": timedelta(seconds=60)}
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2, **meeting)
     x, labels = batch()
     found = {}
     for rule in rules:
@@ -276,16 +280,15 @@ def _process(rank, port, rules, folder):
         gradients = {name: p.grad for name, p in net.named_parameters()}
         found[rule] = gradients, {name: b.clone() for name, b in net.named_buffers()}
     torch.save(found, folder / f"{rank}.pt")
+    torch.distributed.barrier()  # neither leaves while the other still needs it
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_processes_average_to_one(tmp_path):
     rules = list(RULES)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_process, (port, rules, tmp_path), nprocs=2)
+    # daemons: they end with this process, should the test be given up
+    torch.multiprocessing.spawn(_process, (rules, tmp_path), nprocs=2, daemon=True)
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     for rule in rules:
         single = network(rule)
