@@ -1,50 +1,58 @@
-"""What the original says, as quantities with bounds: each derived from the stored runs, judged by its interval over seeds."""
+"""The register's entries: numbers and claims, each a quantity derived from stored runs, a claim with bounds and a verdict."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
 
-from asym.results import at_epoch, interval
+from asym.frames import interval
+from asym.quantities import Evidence, Quantity
 from asym.tables import original
 
 HOLDS, CONTRADICTED, OPEN, UNTESTED = "holds", "contradicted", "not settled", "not yet tested"
-DATASET = "cifar10"  # the original's; runs on other data settle nothing
+ROUNDING = 0.005  # a published number is printed to two decimals
+RERUN = {"points": 5.0, "%": 35.0, "°": 15.0, "": 0.5}  # what a rerun may add to the interval: other processors, other chaos
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A sentence that holds if a quantity, in points of test accuracy, lies between least and most.
+    """A sentence of the book and the quantity behind it; with least or most, it holds if the quantity lies between them.
 
-    quantity(runs): one value a seed, indexed by seed, from a frame of results.frame. published: the original's value, where its
-    tables give one; epochs: of the original's runs. The verdict: holds if the whole 95 % interval over seeds lies within the
-    bounds, contradicted if it lies outside, else not settled; not yet tested with fewer than 3 seeds or epochs, or on other data.
+    published: the original's value, where its tables give one. The verdict: holds if the whole 95 % t interval over seeds lies
+    within the bounds, contradicted if it lies outside, else not settled; not yet tested where fewer than 3 seeds ran the
+    planned data to the planned epoch. A sentence without bounds states a number, and has no verdict.
     """
 
     id: str
     sentence: str
-    quantity: Callable[[pd.DataFrame], pd.Series]
-    epochs: int
+    quantity: Quantity
     least: float = -math.inf
     most: float = math.inf
     published: float = math.nan
 
-    def derive(self, runs: pd.DataFrame) -> dict:
-        values = self.quantity(runs) if len(runs) else pd.Series(dtype=float)
-        values = values.dropna()
-        mean, half = interval(values) if len(values) else (math.nan, math.nan)
-        comparable = len(values) >= 3 and set(runs["dataset"]) == {DATASET} and runs["epoch"].max() >= self.epochs
+    @property
+    def bounded(self) -> bool:
+        return self.least > -math.inf or self.most < math.inf
+
+    def derive(self, evidence: Evidence) -> dict:
+        """The claim's row of the register."""
+        values = self.quantity.of(evidence)
+        mean, half = interval(values["value"]) if len(values) else (math.nan, math.nan)
+        tested = len(values) >= 3 and bool(values["whole"].all())
         return {
             "claim": self.id,
             "sentence": self.sentence,
-            "published": self.published,
-            "derived": mean,
+            "computed_from": self.quantity.text,
+            "unit": self.quantity.unit,
+            "original": self.published,
+            "value": mean,
             "half_width": half,
             "seeds": len(values),
             "least": self.least,
             "most": self.most,
-            "verdict": self._verdict(mean, half) if comparable else UNTESTED,
+            "tolerance": RERUN[self.quantity.unit] + (0 if math.isnan(half) else half),
+            "verdict": "" if not self.bounded else self._verdict(mean, half) if tested else UNTESTED,
         }
 
     def _verdict(self, mean: float, half: float) -> str:
@@ -53,112 +61,34 @@ class Claim:
         return CONTRADICTED if mean + half < self.least or mean - half > self.most else OPEN
 
 
-def accuracy(runs: pd.DataFrame, network: str, loss: str, epoch: int | None = None) -> pd.Series:
-    """Test accuracy (%) by seed of one network at an epoch (None: its last)."""
-    runs = runs[(runs["network"] == network) & (runs["loss"] == loss)]
-    if not len(runs):
-        return pd.Series(dtype=float)
-    last = runs["epoch"].max() if epoch is None else min(epoch, runs["epoch"].max())
-    return 100 * at_epoch(runs, last).set_index("seed")["test_accuracy"]
-
-
-def _published(part: str, network: str, loss: str, epoch: int) -> float:
+def printed(part: str, network: str, epoch: int | None = None, **fields: str) -> float:
+    """The original's number of a cell (epoch None: the only or the last one); NaN where it prints none."""
     rows = original(part)
-    rows = rows[(rows["network"] == network) & (rows["loss"] == loss) & (rows["epochs"] == epoch)]
-    return float(rows["accuracy_percent"].iloc[0]) if len(rows) else math.nan
+    for name, value in {"network": network, **({"epochs": epoch} if epoch else {}), **fields}.items():
+        rows = rows[rows[name] == value]
+    return float(rows["accuracy_percent"].iloc[-1]) if len(rows) else math.nan
 
 
-def _difference(
-    id: str, sentence: str, part: str, a: tuple[str, int], b: tuple[str, int], loss: str = "ce", **bounds: float
-) -> Claim:
-    """The claim about accuracy(a) - accuracy(b), paired by seed; a and b are (network, epoch)."""
-    published = _published(part, *a[:1], loss, a[1]) - _published(part, *b[:1], loss, b[1])
-    quantity = lambda runs: accuracy(runs, a[0], loss, a[1]) - accuracy(runs, b[0], loss, b[1])  # noqa: E731
-    epochs = max(a[1], b[1])
-    return Claim(id=id, sentence=sentence, quantity=quantity, epochs=epochs, published=round(published, 2), **bounds)
-
-
-CLOSE = 3.0  # points: the spread of the original's own cells that it calls similar
-
-
-def _dense() -> list[Claim]:
-    claims = []
-    for loss, name in (("ce", "cross entropy"), ("hinge", "hinge loss")):
-        claims += [
-            Claim(
-                id=f"dense-learns-{loss}",
-                sentence=f"With {name}, a shallow net with random feedback in both layers that send an error back still learns: "
-                "more than twice the accuracy of a guess.",
-                quantity=lambda runs, loss=loss: accuracy(runs, "DSR2", loss, 100),
-                epochs=100,
-                least=20,
-                published=_published("table 2", "DSR2", loss, 100),
-            ),
-            _difference(
-                f"dense-one-{loss}",
-                f"With {name}, random feedback in the last layer alone costs less than {CLOSE:.0f} points.",
-                "table 2", ("DSR1", 100), ("DS0", 100), loss, least=-CLOSE,
-            ),
-            _difference(
-                f"dense-two-{loss}",
-                f"With {name}, random feedback in both layers costs more than {CLOSE:.0f} points.",
-                "table 2", ("DSR2", 100), ("DS0", 100), loss, most=-CLOSE,
-            ),
-            _difference(
-                f"dense-shared-{loss}",
-                f"With {name}, giving B the weight's update repairs the net with two random layers.",
-                "table 2", ("DSR2-U", 100), ("DSR2", 100), loss, least=0,
-            ),
-        ]  # fmt: skip
-    return claims
-
-
-def _depth() -> list[Claim]:
-    claims = []
-    for loss, name in (("ce", "cross entropy"), ("hinge", "hinge loss")):
-        for count in (1, 2, 4):
-            claims.append(
-                _difference(
-                    f"depth-R{count}-{loss}",
-                    f"With {name}, the deep net with random feedback in its last {count} layers loses more than 5 points.",
-                    "table 4", (f"DDR{count}", 100), ("DD0", 100), loss, most=-5,
-                )
-            )  # fmt: skip
-        for count in (1, 2, 4):
-            claims.append(
-                _difference(
-                    f"depth-shared-R{count}-{loss}",
-                    f"With {name}, updating B with the weight makes the net with {count} random layers better after 200 epochs.",
-                    "table 4", (f"DDR{count}-U", 200), (f"DDR{count}", 200), loss, least=0,
-                )
-            )  # fmt: skip
-    claims.append(
-        Claim(
-            id="depth-sweep-fa",
-            sentence="With fixed random feedback in every layer, eight layers are worse than two (not in the original).",
-            quantity=lambda runs: accuracy(runs, "8 layers, fa", "ce") - accuracy(runs, "2 layers, fa", "ce"),
-            epochs=100,
-            most=0,
-        )
-    )
-    return claims
-
-
-CLAIMS = {"dense": _dense, "depth": _depth}
-
-
-def judge(question: str, runs: pd.DataFrame) -> pd.DataFrame:
-    """Every claim of a question, derived from the runs: one row each, the columns of Claim.derive."""
-    return pd.DataFrame([claim.derive(runs) for claim in CLAIMS[question]()])
+def judge(claims: Iterable[Claim], evidence: Evidence) -> pd.DataFrame:
+    """Every claim derived from the runs: one row each, the columns of Claim.derive."""
+    return pd.DataFrame([claim.derive(evidence) for claim in claims])
 
 
 def verdict(judged: pd.DataFrame) -> str:
-    """The question's verdict from its claims: holds, holds in part, contradicted, or not yet tested."""
-    settled = judged[judged["verdict"] != UNTESTED]
-    if not len(settled):
+    """The question's verdict from its claims: holds, holds in part, contradicted, or not yet tested; the first three "so far"
+    where some claims are not yet tested."""
+    judged = judged.loc[judged["verdict"] != "", "verdict"]
+    tested = judged[judged != UNTESTED]
+    if not len(tested):
         return UNTESTED
-    if (judged["verdict"] == HOLDS).all():
-        return HOLDS
-    if (settled["verdict"] == CONTRADICTED).all():
-        return CONTRADICTED
-    return "holds in part"
+    found = HOLDS if (tested == HOLDS).all() else CONTRADICTED if (tested == CONTRADICTED).all() else "holds in part"
+    return found if len(tested) == len(judged) else f"{found} so far"
+
+
+def summary(judged: pd.DataFrame) -> str:
+    """How many of the claims have which verdict, in words."""
+    counts = judged.loc[judged["verdict"] != "", "verdict"].value_counts()
+    return (
+        ", ".join(f"{counts[v]} {v}" for v in (HOLDS, CONTRADICTED, OPEN, UNTESTED) if v in counts)
+        + f" (of {counts.sum()} claims)"
+    )

@@ -16,6 +16,8 @@ NETS = ("dense", "poggio", "poggio_untied")
 LOSSES = ("ce", "hinge")
 OPTIMIZERS = ("adam", "sgd", "nesterov")
 PRECISIONS = ("fp32", "bf16")
+WHOLE = {"epochs": 1, "batch": 1, "seed": 0, "subset": 1, "test_subset": 1, "validation": 0, "pretrained": 0}  # and the least
+OPTIONAL = ("subset", "test_subset")
 NUMBERS = ("lr", "weight_decay", "l2", "dropout", "clip_value", "clip_norm", "clip_weight")
 
 
@@ -23,9 +25,12 @@ NUMBERS = ("lr", "weight_decay", "l2", "dropout", "clip_value", "clip_norm", "cl
 class Config:
     """One training run. Two equal configs give the same run; the hash names the run's record.
 
-    dataset, subset (first n training images; None: all), unverified_data (accept files whose checksum is not the published one).
+    dataset, subset and test_subset (first n training and test images; None: all), validation (the last n training images are not
+    trained on; their accuracy may choose something), unverified_data (accept files whose checksum is not the published one).
     net: "dense" with the widths of its hidden layers, or "poggio" / "poggio_untied"; rules: one feedback rule a layer, from input
     to output, "bp" for the first, which sends nothing back; frozen: indices of layers that keep their first weight.
+    pretrained: the first convolution is tied, frozen, and that of a tied net trained by backpropagation for so many epochs, with
+    relu on it whatever the activation; 0: it is a layer like the others.
     pooling: of the second and third convolution; tied_start: untied kernels start equal; dropout: probability, after every hidden
     dense layer of "dense" and after every convolution of the others.
     loss: "ce" or "hinge"; optimizer: "adam" (Kingma and Ba 2015), "sgd" or "nesterov" (momentum 0.9); lr: step size.
@@ -39,11 +44,14 @@ class Config:
 
     dataset: str = "fashion_mnist"
     subset: int | None = None
+    test_subset: int | None = None
+    validation: int = 0
     unverified_data: bool = False
     net: str = "dense"
     hidden: tuple[int, ...] = ()
     rules: tuple[str, ...] = ()
     frozen: tuple[int, ...] = ()
+    pretrained: int = 0
     activation: str = "relu"
     pooling: str = "average"
     tied_start: bool = False
@@ -68,6 +76,7 @@ class Config:
             _check(name, value, not isinstance(value, str) and isinstance(value, Sequence), "a sequence")
             object.__setattr__(self, name, tuple(value))
         self._check_values()
+        object.__setattr__(self, "frozen", tuple(sorted(set(self.frozen))))
         self._check_combinations()
         for name in NUMBERS:  # 1 and 1.0 are one config and must have one hash
             if getattr(self, name) is not None:
@@ -117,9 +126,9 @@ class Config:
             _check(name, getattr(self, name), getattr(self, name) in allowed, f"one of {', '.join(allowed)}")
         for name in ("unverified_data", "tied_start", "clip_feedback"):
             _check(name, getattr(self, name), isinstance(getattr(self, name), bool), "true or false")
-        for name, least in (("epochs", 1), ("batch", 1), ("seed", 0), ("subset", 1)):
+        for name, least in WHOLE.items():
             value = getattr(self, name)
-            _check(name, value, (name == "subset" and value is None) or _whole(value, least), f"a whole number >= {least}")
+            _check(name, value, (name in OPTIONAL and value is None) or _whole(value, least), f"a whole number >= {least}")
         for name in ("hidden", "frozen"):
             least = 1 if name == "hidden" else 0
             _check(name, getattr(self, name), all(_whole(v, least) for v in getattr(self, name)), f"whole numbers >= {least}")
@@ -134,8 +143,9 @@ class Config:
         dense = self.net == "dense"
         _check("hidden", self.hidden, dense or not self.hidden, f"empty with net={self.net!r}, whose widths are given")
         _check("pooling", self.pooling, not dense or self.pooling == "average", "left out with net='dense'")
-        fits = self.subset is None or self.batch <= self.subset
-        _check("batch", self.batch, fits, f"at most subset={self.subset}")
+        fits = self.subset is None or self.batch <= self.subset - self.validation
+        held = f" - validation={self.validation}" if self.validation else ""
+        _check("batch", self.batch, fits, f"at most subset={self.subset}{held}")
         _check("tied_start", self.tied_start, not self.tied_start or self.net == "poggio_untied", "false with tied nets")
         _check("rules", self.rules, len(self.rules) == self.layers, f"one rule for each of the net's {self.layers} layers")
         rules = [find(rule) for rule in self.rules]
@@ -145,6 +155,8 @@ class Config:
         _check("weight_decay", self.weight_decay, decay is None or self.weight_decay > 0, decay)
         shared = "shared_update" in self.rules and self.weight_decay > 0
         _check("weight_decay", self.weight_decay, not shared, "0 with rule shared_update: with decay it is rule kp")
+        _check("pretrained", self.pretrained, not (dense and self.pretrained), "0 with net='dense': it is a convolution's")
+        _check("pretrained", self.pretrained, not self.pretrained or 0 in self.frozen, "used with frozen=(0, ...)")
         learns = any(r.store for r in rules) and self.clip_weight is not None
         _check("clip_feedback", self.clip_feedback, not self.clip_feedback or learns, "used with clip_weight and a rule with B")
 

@@ -122,8 +122,7 @@ def run(
 ) -> Outcome:
     """Runs the configs that the store lacks, in their order, and stores each as it ends; a second call goes on where one stopped.
 
-    jobs: processes of one thread each (default: the cores), unless an executor is given (a Dask client's get_executor(), say);
-    runs with dropout want one that does no two runs in a process at once, whose one generator they draw from.
+    jobs: processes of one thread each (default: the cores), unless an executor is given (a Dask client's get_executor(), say).
     budget: seconds after which no run is started and those still going are given up. progress(done, total) is called after
     each run; without it a bar is shown where stderr is a terminal. Ctrl-C leaves what is stored. A run whose process dies is
     tried again, three times in all. Raises data.DataError before the first run if a data set is missing or damaged;

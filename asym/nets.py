@@ -17,6 +17,24 @@ class HalfHardtanh(nn.Module):
         return torch.clamp(x / 2, -1, 1)
 
 
+class Dropout(nn.Module):
+    """x * mask / (1 - p) in training, x otherwise; the masks are drawn from a seed of its own, whatever else runs meanwhile."""
+
+    def __init__(self, p: float, seed: int):
+        super().__init__()
+        self.p, self.seed, self.calls = p, seed, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        self.calls += 1
+        generator = torch.Generator(x.device).manual_seed(self.seed + self.calls)
+        return x * torch.empty_like(x).bernoulli_(1 - self.p, generator=generator) / (1 - self.p)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "half_hardtanh": HalfHardtanh}
 POOLINGS = {"average": nn.AvgPool2d, "max": nn.MaxPool2d}
 POGGIO_CHANNELS = (32, 64, 64)
@@ -56,7 +74,7 @@ def dense(
     width = torch.Size(shape).numel()
     for index, out in enumerate(hidden):
         layer = _drawn(Linear, width, out, rule=rules[index], seed=seed, index=index)
-        steps += [layer, ACTIVATIONS[activation](), *_dropped(dropout)]
+        steps += [layer, ACTIVATIONS[activation](), *_dropped(dropout, seed, index)]
         width = out
     steps.append(_drawn(Linear, width, classes, rule=rules[-1], seed=seed, index=len(hidden)))
     return Network(*steps, example_input=torch.zeros(1, *shape), generator=stream(seed, "direct"))
@@ -69,15 +87,17 @@ def poggio(
     *,
     untied: bool = False,
     tied_start: bool = False,
+    first: Tensor | None = None,
     activation: str = "relu",
     pooling: str = "average",
     dropout: float = 0.0,
     seed: int = 0,
 ) -> Network:
-    """The conv net of Liao, Leibo and Poggio 2016 (5 weight layers), all three convolutions tied or all untied.
+    """The conv net of Liao, Leibo and Poggio 2016 (5 weight layers), its convolutions tied or untied.
 
     5x5/32 - max pool - 5x5/64 - pool - 5x5/64 - pool - 128 - classes; pooling 3x3 stride 2 padding 1 (counted in averages).
-    tied_start copies the tied net's first kernels to every position of an untied layer. dropout follows the convolutions.
+    tied_start copies the tied net's first kernels to every position of an untied layer. first (32, C, 5, 5): the first
+    convolution's kernels, which make it a tied layer with relu, whatever the others are. dropout follows the convolutions.
     shape (C, H, W); input (N, C, H, W) -> logits (N, classes). ValueError unless rules gives one key a layer.
     """
     _one_rule_each(rules, len(POGGIO_CHANNELS) + 2)
@@ -86,13 +106,16 @@ def poggio(
     for index, out in enumerate(POGGIO_CHANNELS):
         place = {"rule": rules[index], "seed": seed, "index": index}
         layer = _drawn(Conv2d, channels, out, 5, padding=2, **place)
-        if untied:
+        if index == 0 and first is not None:
+            layer.weight.data.copy_(first)
+        elif untied:
             kernel = layer.weight
             layer = _drawn(UntiedConv2d, channels, out, 5, size, padding=2, **place)
             if tied_start:
                 layer.tie_(kernel)
         pool = POOLINGS["max" if index == 0 else pooling]
-        steps += [layer, ACTIVATIONS[activation](), pool(3, stride=2, padding=1), *_dropped(dropout)]
+        nonlinearity = ACTIVATIONS["relu" if index == 0 and first is not None else activation]()
+        steps += [layer, nonlinearity, pool(3, stride=2, padding=1), *_dropped(dropout, seed, index)]
         channels, size = out, [(side - 1) // 2 + 1 for side in size]
     elements = channels * size[0] * size[1]
     hidden = _drawn(Linear, elements, POGGIO_HIDDEN, rule=rules[3], seed=seed, index=3)
@@ -101,8 +124,8 @@ def poggio(
     return Network(*steps, example_input=torch.zeros(1, *shape), generator=stream(seed, "direct"))
 
 
-def _dropped(probability: float) -> list[nn.Module]:
-    return [nn.Dropout(probability)] if probability else []
+def _dropped(probability: float, seed: int, index: int) -> list[nn.Module]:
+    return [Dropout(probability, stream(seed, f"dropout {index}").initial_seed())] if probability else []
 
 
 def _one_rule_each(rules: Sequence[str], layers: int) -> None:

@@ -4,12 +4,13 @@ import math
 
 import matplotlib
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from asym.results import interval
+from asym.frames import interval
 from asym.rules import RULES
 
 STYLE = {
@@ -24,7 +25,7 @@ STYLE = {
 WIDTH = 7.0  # inches, a page's column
 COLOURS = dict(zip(RULES, sns.color_palette("colorblind", 9).as_hex(), strict=True))
 MARKERS = dict(zip(RULES, "osD^vPX*h", strict=True))
-LOSS_NAMES = {"ce": "cross entropy", "hinge": "hinge loss"}
+PANEL_NAMES = {"ce": "cross entropy", "hinge": "hinge loss", "sgd": "SGD", "adam": "Adam", "nesterov": "Nesterov momentum"}
 MEASURE_NAMES = {
     "weight_angle": "weight angle (°)",
     "delta_angle": "local delta angle (°)",
@@ -55,68 +56,161 @@ def _band(ax: Axes, summary: pd.DataFrame, x: str, **style) -> None:
     ax.fill_between(summary[x], summary["mean"] - half, summary["mean"] + half, color=line.get_color(), alpha=0.2, lw=0)
 
 
-def learning_curves(runs: pd.DataFrame, printed: pd.DataFrame) -> Figure:
-    """Test accuracy (%) against the epoch, a panel a loss and a line a network; the original's numbers as crosses.
+def _panels(names: list[str], height: float, **options) -> tuple[Figure, list[Axes]]:
+    """A figure with a titled panel a name, at most three in a row."""
+    columns = min(3, max(1, len(names)))
+    rows = max(1, math.ceil(len(names) / columns))
+    size = (WIDTH, height * rows + 0.5)
+    figure, axes = plt.subplots(rows, columns, layout="constrained", figsize=size, squeeze=False, **options)
+    for ax, name in zip(axes.flat, names, strict=False):
+        ax.set_title(PANEL_NAMES.get(name, name), fontsize=10)
+    for ax in axes.flat[len(names) :]:
+        ax.set_visible(False)
+    return figure, list(axes.flat[: len(names)])
 
-    runs: results.frame; printed: tables.original of the same part.
-    """
-    runs = runs[runs["epoch"] > 0].assign(accuracy=100 * runs["test_accuracy"])
-    losses = [loss for loss in LOSS_NAMES if loss in set(runs["loss"])]
-    networks = list(dict.fromkeys(runs["network"]))
-    colours = dict(zip(networks, sns.color_palette("colorblind", len(networks)), strict=True))
-    figure, axes = plt.subplots(1, len(losses), layout="constrained", figsize=(WIDTH, 3.4), sharey=True, squeeze=False)
-    for ax, loss in zip(axes[0], losses, strict=True):
-        for network in networks:
-            mine = _summary(runs[(runs["loss"] == loss) & (runs["network"] == network)], ["epoch"], "accuracy")
-            if len(mine):
-                style = "--" if network.endswith("-U") else "-"
-                _band(ax, mine, "epoch", color=colours[network], ls=style, lw=1.4, label=network)
-            theirs = printed[(printed["loss"] == loss) & (printed["network"] == network)]
-            ax.plot(theirs["epochs"], theirs["accuracy_percent"], "x", color=colours[network], ms=8, mew=2, clip_on=False)
-        ax.set(title=LOSS_NAMES[loss], xlabel="epoch", ylabel="test accuracy (%)" if ax is axes[0][0] else "")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    handles.append(plt.Line2D([], [], color="black", ls="", marker="x", ms=8, mew=2))
-    figure.legend(handles, [*labels, "original"], loc="outside lower center", ncols=min(4, len(labels) + 1))
+
+def _legend(figure: Figure, axes: list[Axes], extra: tuple = ()) -> None:
+    named = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    named |= dict(extra)
+    if named:
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=min(4, len(named)))
+
+
+def accuracies(runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows with their test accuracy in %, as the column `accuracy`."""
+    return runs.assign(accuracy=100 * runs["test_accuracy"])
+
+
+def against(
+    rows: pd.DataFrame,
+    x: str,
+    *,
+    value: str = "accuracy",
+    line: str = "rule",
+    panel: str = "part",
+    labels: tuple[str, str] = ("", "test accuracy (%)"),
+    log: bool = False,
+) -> Figure:
+    """The mean of a column over seeds against another, with its interval: a line a value of one column, a panel a value of
+    another. Lines named after a rule have that rule's colour everywhere. labels: of the x and the y axis."""
+    panels, lines = (list(dict.fromkeys(rows[name])) for name in (panel, line))
+    figure, axes = _panels(panels, 2.9, sharey=True)
+    palette = dict(zip(lines, sns.color_palette("colorblind", len(lines)), strict=True)) | COLOURS
+    marks = dict(zip(lines, "osD^vPX*h" * len(lines), strict=False)) | MARKERS
+    for ax, name in zip(axes, panels, strict=True):
+        for label in lines:
+            mine = rows[(rows[panel] == name) & (rows[line] == label)]
+            summary = _summary(mine, [x], value)
+            if len(summary):
+                _band(ax, summary, x, color=palette[label], marker=marks[label], ms=5, lw=1.4, label=label)
+        ax.set(xlabel=labels[0], ylabel=labels[1] if ax is axes[0] else "", xscale="log" if log else "linear")
+        if not log:
+            ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    _legend(figure, axes)
     return figure
 
 
-def beside_original(table: pd.DataFrame) -> Figure:
-    """Ours (dot and interval over seeds) beside the original's number (cross), a row a cell; table: tables.beside_original."""
-    losses = [loss for loss in LOSS_NAMES if loss in set(table["loss"])]
-    rows = list(dict.fromkeys(_row_name(entry) for entry in table.to_dict("records")))
-    figure, axes = plt.subplots(
-        1,
-        len(losses),
-        layout="constrained",
-        figsize=(WIDTH, 0.9 + 0.27 * len(rows)),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-    )
+def learning_curves(runs: pd.DataFrame, printed: pd.DataFrame, panel: str = "loss") -> Figure:
+    """Test accuracy (%) against the epoch, a panel a value of a column and a line a network; the original's numbers as crosses,
+    at our last epoch where it prints none.
+
+    runs: frames.frame; printed: tables.original of the same part.
+    """
+    last = runs["epoch"].max()
+    runs = accuracies(runs[runs["epoch"] > 0])
+    panels = list(dict.fromkeys(runs[panel]))
+    networks = list(dict.fromkeys(runs["network"]))
+    colours = dict(zip(networks, sns.color_palette("colorblind", len(networks)), strict=True))
+    figure, axes = _panels(panels, 3.0, sharey=True)
+    for ax, name in zip(axes, panels, strict=True):
+        for network in networks:
+            mine = _summary(runs[(runs[panel] == name) & (runs["network"] == network)], ["epoch"], "accuracy")
+            if len(mine):
+                style = "--" if "-U" in network.replace("-Untie", "") else "-"
+                _band(ax, mine, "epoch", color=colours[network], ls=style, lw=1.4, label=network)
+            theirs = printed[(printed[panel] == name) & (printed["network"] == network)]
+            ax.plot(
+                theirs["epochs"].fillna(last),
+                theirs["accuracy_percent"],
+                "x",
+                color=colours[network],
+                ms=8,
+                mew=2,
+                clip_on=False,
+            )
+        ax.set(xlabel="epoch", ylabel="test accuracy (%)" if ax is axes[0] else "")
+    cross = plt.Line2D([], [], color="black", ls="", marker="x", ms=8, mew=2)
+    _legend(figure, axes, (("original", cross),))
+    return figure
+
+
+def train_and_test(runs: pd.DataFrame, panel: str = "activation") -> Figure:
+    """Training (dashed) and test accuracy (%) against the epoch, a panel a value of a column and a colour a network."""
+    runs = accuracies(runs[runs["epoch"] > 0]).assign(training=100 * runs["train_accuracy"])
+    panels, networks = list(dict.fromkeys(runs[panel])), list(dict.fromkeys(runs["network"]))
+    colours = dict(zip(networks, sns.color_palette("colorblind", len(networks)), strict=True))
+    figure, axes = _panels(panels, 3.0, sharey=True)
+    for ax, name in zip(axes, panels, strict=True):
+        for network in networks:
+            mine = runs[(runs[panel] == name) & (runs["network"] == network)]
+            for value, style in (("accuracy", "-"), ("training", "--")):
+                summary = _summary(mine, ["epoch"], value)
+                if len(summary):
+                    label = network if value == "accuracy" else None
+                    _band(ax, summary, "epoch", color=colours[network], ls=style, lw=1.4, label=label)
+        ax.set(xlabel="epoch", ylabel="accuracy (%)" if ax is axes[0] else "")
+    _legend(figure, axes, (("training", plt.Line2D([], [], color="black", ls="--")),))
+    return figure
+
+
+def beside_original(table: pd.DataFrame, panel: str = "loss") -> Figure:
+    """Ours (dot and interval over seeds) beside the original's number (cross), a row a cell and a panel a value of a column.
+
+    table: tables.beside_original.
+    """
+    panels = list(dict.fromkeys(table[panel]))
+    rows = list(dict.fromkeys(_row_name(entry, panel) for entry in table.to_dict("records")))
+    figure, axes = _panels(panels, 0.4 + 0.27 * len(rows), sharex=True, sharey=True)
     figure.get_layout_engine().set(wspace=0.08)
-    for ax, loss in zip(axes[0], losses, strict=True):
-        for entry in table[table["loss"] == loss].to_dict("records"):
-            y = rows.index(_row_name(entry))
+    for ax, name in zip(axes, panels, strict=True):
+        for entry in table[table[panel] == name].to_dict("records"):
+            y = rows.index(_row_name(entry, panel))
             half = 0 if math.isnan(entry["half_width"]) else entry["half_width"]
             ax.errorbar(entry["ours"], y, xerr=half, fmt="o", color=COLOURS["bp"], ms=5, capsize=3)
             ax.plot(entry["original"], y, "x", color=COLOURS["kp"], ms=7, mew=2)
-        ax.set(title=LOSS_NAMES[loss], xlabel="test accuracy (%)")
-    axes[0][0].set_yticks(range(len(rows)), rows)
-    axes[0][0].invert_yaxis()
-    handles = [
-        plt.Line2D([], [], color=COLOURS["bp"], marker="o", ls="-"),
-        plt.Line2D([], [], color=COLOURS["kp"], marker="x", ms=7, mew=2, ls=""),
-    ]
-    figure.legend(handles, ["ours, 95 % interval over seeds", "original, one seed"], loc="outside lower center", ncols=2)
+        ax.set(xlabel="test accuracy (%)")
+    axes[0].set_yticks(range(len(rows)), rows)
+    axes[0].invert_yaxis()
+    ours = plt.Line2D([], [], color=COLOURS["bp"], marker="o", ls="-")
+    theirs = plt.Line2D([], [], color=COLOURS["kp"], marker="x", ms=7, mew=2, ls="")
+    _legend(figure, [], (("ours, 95 % interval over seeds", ours), ("original, one seed", theirs)))
     return figure
 
 
-def _row_name(entry: dict) -> str:
-    return f"{entry['network']}, {entry['epochs']:.0f} epochs"
+def _row_name(entry: dict, panel: str) -> str:
+    epochs = "" if math.isnan(entry["epochs"]) else f", {entry['epochs']:.0f} epochs"
+    activation = "" if panel == "activation" or entry["activation"] == "relu" else f", {entry['activation']}"
+    return f"{entry['network']}{activation}{epochs}"
+
+
+def forest(judged: pd.DataFrame, names: list[str]) -> Figure:
+    """Differences in points with their 95 % intervals, a row each (names), the original's as crosses; judged: claims.judge."""
+    figure, ax = plt.subplots(layout="constrained", figsize=(WIDTH, 0.9 + 0.2 * len(judged)))
+    for y, entry in enumerate(judged.to_dict("records")):
+        half = 0 if math.isnan(entry["half_width"]) else entry["half_width"]
+        ax.errorbar(entry["value"], y, xerr=half, fmt="o", color=COLOURS["bp"], ms=4, capsize=2)
+        ax.plot(entry["original"], y, "x", color=COLOURS["kp"], ms=6, mew=1.6)
+    ax.axvline(0, color="0.3", lw=1)
+    ax.set_yticks(range(len(names)), names, fontsize=8)
+    ax.set(xlabel="test accuracy minus that of backpropagation (points)", ylim=(len(names) - 0.5, -0.5))
+    ours = plt.Line2D([], [], color=COLOURS["bp"], marker="o", ms=4, ls="-")
+    theirs = plt.Line2D([], [], color=COLOURS["kp"], marker="x", ms=6, mew=1.6, ls="")
+    _legend(figure, [], (("ours, paired by seed, 95 % interval", ours), ("original, one seed", theirs)))
+    return figure
 
 
 def alignment(layers: pd.DataFrame, measures: tuple[str, ...] = ("weight_angle", "delta_angle", "gradient_angle")) -> Figure:
-    """Measures against the epoch: a row of panels a measure, a column a network, a line a layer; layers: results.layer_frame."""
+    """Measures against the epoch: a row of panels a measure, a column a network, a line a layer; layers: frames.layer_frame."""
     networks = list(dict.fromkeys(layers["network"]))
     depth = int(layers["layer"].max())
     colours = sns.color_palette("viridis", depth)
@@ -139,19 +233,5 @@ def alignment(layers: pd.DataFrame, measures: tuple[str, ...] = ("weight_angle",
         ax.set_title(network, fontsize=10)
     for ax in axes[-1]:
         ax.set_xlabel("epoch")
-    named = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend([named[k] for k in sorted(named)], sorted(named), loc="outside lower center", ncols=6)
-    return figure
-
-
-def against_depth(runs: pd.DataFrame) -> Figure:
-    """Last test accuracy (%) against the number of layers, a line a rule; runs: results.frame of a depth sweep."""
-    last = runs[runs["epoch"] == runs.groupby(["network", "seed"])["epoch"].transform("max")]
-    last = last.assign(accuracy=100 * last["test_accuracy"])
-    figure, ax = plt.subplots(layout="constrained", figsize=(WIDTH, 3.6))
-    for rule in [rule for rule in RULES if rule in set(last["rule"])]:
-        summary = _summary(last[last["rule"] == rule], ["layers"], "accuracy")
-        _band(ax, summary, "layers", color=COLOURS[rule], marker=MARKERS[rule], ms=5, label=rule)
-    ax.set(xlabel="weight layers", ylabel="test accuracy (%)", xticks=sorted(set(last["layers"])))
-    figure.legend(loc="outside right upper")
+    _legend(figure, list(axes.flat))
     return figure

@@ -1,63 +1,131 @@
-"""Presets: how much of a question is run. One YAML file a level; any value can be overridden by name."""
+"""Presets: how much of each question is run. One YAML file a level; any value can be overridden by name."""
 
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from asym.config import Config
+from asym.cells import Cell
+from asym.config import NETS, Config
 
 FOLDER = Path(__file__).parent / "presets"
 PRESETS = ("smoke", "quick", "cpu", "paper")
+SCALE = ("subset", "test_subset", "epochs", "batch", "seeds")  # what a net or a question may have of its own
+SELECTION = ("parts", "losses")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """preset: its name; dataset; subset: first n training images (None: all); epochs: at most so many (None: the original's);
-    seeds: one run of every cell for each; unverified_data: accept files whose checksum is not the published one."""
+    """preset: its name; dataset; subset, test_subset: first n images (None: all); epochs: at most so many (None: the plan's);
+    batch (None: the plan's); seeds: one run of every cell for each; unverified_data: accept files whose checksum is not the
+    published one. nets: values that a kind of net has of its own; questions: values of a question, which go before those of a
+    net, and the parts and losses of it that are run (all without)."""
 
     preset: str
     dataset: str
     subset: int | None
     epochs: int | None
     seeds: tuple[int, ...]
+    test_subset: int | None = None
+    batch: int | None = None
     unverified_data: bool = False
+    nets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    questions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self):
-        if not (isinstance(self.seeds, list | tuple) and self.seeds and all(self.seeds.count(s) == 1 for s in self.seeds)):
-            raise ValueError(f"seeds must be a list of different whole numbers; got {self.seeds!r}")
-        data = {"dataset": self.dataset, "subset": self.subset, "unverified_data": self.unverified_data}
-        for seed in self.seeds:  # Config knows what it allows
-            Config(rules=("bp",), epochs=1 if self.epochs is None else self.epochs, seed=seed, **data)
+        _mapping("nets", self.nets, SCALE, NETS)
+        _mapping("questions", self.questions, SCALE + SELECTION)
+        for values in (self._base(), *self.nets.values(), *self.questions.values()):
+            self._check(self._base() | dict(values))
         object.__setattr__(self, "seeds", tuple(self.seeds))
 
-    @property
-    def altered(self) -> bool:
-        """Whether a value differs from the preset's file: then its runs are not the preset's."""
-        return {k: v for k, v in asdict(self).items() if k != "unverified_data"} != {
-            k: v for k, v in asdict(load(self.preset)).items() if k != "unverified_data"
-        }
+    def cells(self, question: str, plan: list[Cell]) -> list[Cell]:
+        """The plan's cells at this level, seeds outermost: an interrupted grid is a whole table with fewer seeds."""
+        asked = [(*(cell.of or (question, cell.part)), cell) for cell in plan]
+        chosen = [
+            (cell, self._scale(of, cell.config.net)) for of, part, cell in asked if self._selects(of, part, cell.config.loss)
+        ]
+        seeds = list(dict.fromkeys(seed for _, scale in chosen for seed in scale["seeds"]))
+        return [self._scaled(cell, scale, seed) for seed in seeds for cell, scale in chosen if seed in scale["seeds"]]
+
+    def _base(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in SCALE}
+
+    def _scale(self, question: str, net: str) -> dict[str, Any]:
+        own = {k: v for k, v in self.questions.get(question, {}).items() if k in SCALE}
+        return self._base() | dict(self.nets.get(net, {})) | own
+
+    def _selects(self, question: str, part: str, loss: str) -> bool:
+        own = self.questions.get(question, {})
+        return part in own.get("parts", [part]) and loss in own.get("losses", [loss])
+
+    def _scaled(self, cell: Cell, scale: dict[str, Any], seed: int) -> Cell:
+        plan = cell.config
+        shorter = lambda epochs: epochs if scale["epochs"] is None else min(epochs, scale["epochs"])  # noqa: E731
+        batch = scale["batch"] or plan.batch
+        left = scale["subset"] and scale["subset"] // 5  # a level with few images holds back a fifth of them
+        config = replace(
+            plan,
+            dataset=plan.dataset if self.dataset == "cifar10" else self.dataset,  # a plan's CIFAR-100 beside its CIFAR-10
+            subset=scale["subset"],
+            test_subset=scale["test_subset"],
+            unverified_data=self.unverified_data,
+            epochs=shorter(plan.epochs),
+            pretrained=shorter(plan.pretrained),
+            validation=min(plan.validation, left) if left else plan.validation,
+            batch=batch,
+            seed=seed,
+        )
+        return replace(cell, config=config, plan=plan)
+
+    def _check(self, scale: dict[str, Any]) -> None:
+        """Config knows what it allows."""
+        seeds = scale["seeds"]
+        if not (isinstance(seeds, list | tuple) and seeds and all(seeds.count(s) == 1 for s in seeds)):
+            raise ValueError(f"seeds must be a list of different whole numbers; got {seeds!r}")
+        data = {"dataset": self.dataset, "unverified_data": self.unverified_data}
+        data |= {name: scale[name] for name in ("subset", "test_subset")}
+        defaults = {"epochs": 1, "batch": Config.batch}
+        data |= {name: scale[name] if scale[name] is not None else default for name, default in defaults.items()}
+        for seed in seeds:
+            Config(rules=("bp",), seed=seed, **data)
 
 
 def load(preset: str, **overrides: Any) -> Preset:
-    """The named preset with the given values in place of its own; a value None in overrides leaves the preset's.
+    """The named preset with the given values in place of its own, for every net and question; None leaves the preset's.
 
     ValueError lists the presets, or the parameters, that exist.
     """
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}; got {preset!r}")
-    allowed = [field.name for field in fields(Preset)]
+    allowed = [f.name for f in fields(Preset)]
     unknown = sorted(set(overrides) - set(allowed))
     if unknown:
         raise ValueError(f"unknown parameters {', '.join(unknown)}; allowed: {', '.join(allowed)}")
-    return Preset(**_read(FOLDER / f"{preset}.yaml") | {name: value for name, value in overrides.items() if value is not None})
+    given = {name: value for name, value in overrides.items() if value is not None}
+    level = Preset(**_read(FOLDER / f"{preset}.yaml"))
+    keep = lambda own: {name: {k: v for k, v in values.items() if k not in given} for name, values in own.items()}  # noqa: E731
+    return replace(level, **{"nets": keep(level.nets), "questions": keep(level.questions)} | given)
+
+
+def _mapping(name: str, value: Any, allowed: tuple[str, ...], names: tuple[str, ...] | None = None) -> None:
+    """A mapping of mappings with the allowed names."""
+    sound = isinstance(value, Mapping) and all(isinstance(own, Mapping) and set(own) <= set(allowed) for own in value.values())
+    if not (sound and (names is None or set(value) <= set(names))):
+        of = f"for {', '.join(names)}" if names else "by question"
+        raise ValueError(f"{name} must give values {of}, of {', '.join(allowed)}; got {value!r}")
+    for own in value.values():
+        for key in SELECTION:
+            if key in own and not (isinstance(own[key], list | tuple) and own[key]):
+                raise ValueError(f"{key} must be a list; got {own[key]!r}")
 
 
 def _read(path: Path) -> dict[str, Any]:
     """The values of a preset's file; ValueError names it if a value lacks, or if one is not a preset's."""
-    needed = {field.name for field in fields(Preset) if field.default is MISSING}
-    allowed = {field.name for field in fields(Preset)}
+    needed = {f.name for f in fields(Preset) if f.default is MISSING and f.default_factory is MISSING}
+    allowed = {f.name for f in fields(Preset)}
     try:
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:

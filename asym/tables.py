@@ -2,51 +2,91 @@
 
 import math
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
-from asym.questions import Cell
-from asym.results import Record, at_epoch, frame, interval
+from asym.cells import Cell
+from asym.frames import at_epoch, frame, interval
+from asym.results import Record
 
 ORIGINAL = Path(__file__).parent / "original" / "results.csv"
 CELL = ["network", "activation", "loss", "optimizer"]
+AGREES, DIFFERS = "agrees", "differs"
 
 
 def original(part: str | None = None) -> pd.DataFrame:
     """The original's numbers, one row each; of one part ("table 2") if given."""
+    rows = _printed()
+    return rows.copy() if part is None else rows[rows["part"] == part]
+
+
+@cache
+def _printed() -> pd.DataFrame:
     rows = pd.read_csv(ORIGINAL, dtype={"table": str}, keep_default_na=False, na_values={"epochs": [""]})
-    rows["part"] = "table " + rows["table"]
-    return rows if part is None else rows[rows["part"] == part]
+    return rows.assign(part="table " + rows["table"])
 
 
 def beside_original(cells: Iterable[Cell], found: Iterable[tuple[Cell, Record]]) -> pd.DataFrame:
     """One row for every number that the original prints of these cells' tables, with ours at the same epoch.
 
-    Columns: part, network, loss, activation, optimizer, epochs; original and ours (test accuracy, %), half_width of the 95 %
-    interval of our mean over seeds, seeds, diverged (how many of them), difference (ours - original), and agrees: whether the
-    original's single run lies where a further seed of ours would with 95 % probability (None for fewer than 3 seeds, fewer epochs
-    or other data). A preset that stops before the original's epoch is read at its own last epoch, given in epochs_run; dataset is
-    that of our runs. Cells without runs stay, empty.
+    Columns: part, network, loss, activation, optimizer, epochs (NaN: not printed; ours is read at the plan's last); original and
+    ours (test accuracy, %), half_width of the 95 % t interval of our mean over seeds, seeds, diverged (how many of them),
+    difference (ours - original), epochs_run, dataset, and verdict: "agrees" where the original's single run lies where a further
+    seed of ours would with 95 % probability, else "differs"; or why there is none: "not run", "other data", "fewer epochs",
+    "fewer than 3 seeds". A preset that stops before the original's epoch is read at its own last. Cells without runs stay, empty.
     """
     cells, runs = list(cells), frame(found)
-    printed = pd.concat([original(part) for part in dict.fromkeys(c.part for c in cells)])
-    ours = {_key(cell): cell.config for cell in cells}
+    ours = {_key(cell): cell for cell in cells}
     rows = []
-    for entry in printed.to_dict("records"):
-        key = [entry[name] for name in ["part", *CELL]]
-        config = ours.get(tuple(key))
-        if config is None:
+    for entry in original().to_dict("records"):
+        key = tuple(entry[name] for name in ["part", *CELL])
+        if key not in ours:
             continue
-        epoch = int(min(config.epochs, entry["epochs"]))
-        mine = runs[(runs[["part", *CELL]] == key).all(axis=1)] if len(runs) else runs
+        config, plan = ours[key].config, ours[key].plan or ours[key].config
+        asked = int(plan.epochs if math.isnan(entry["epochs"]) else entry["epochs"])
+        epoch = min(config.epochs, asked)
+        mine = runs[(runs[["part", *CELL]] == list(key)).all(axis=1)] if len(runs) else runs
         row = {name: entry[name] for name in ["part", *CELL, "epochs"]}
         row |= {"epochs_run": epoch, "dataset": config.dataset, "original": entry["accuracy_percent"]}
         row |= _ours(at_epoch(mine, epoch) if len(mine) else mine, entry["accuracy_percent"])
-        if epoch < entry["epochs"] or config.dataset != entry["dataset"]:
-            row["agrees"] = None
+        if row["seeds"] and not mine["as_planned"].all():
+            row["verdict"] = "other data"
+        elif row["seeds"] and epoch < asked:
+            row["verdict"] = "fewer epochs"
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as it is shown: accuracies in %, our mean with its 95 % interval, a note where our runs are shorter."""
+    return pd.DataFrame([_as_text(entry) for entry in table.to_dict("records")])
+
+
+def points(mean: float, half: float = math.nan) -> str:
+    """A mean and the half-width of its interval to two decimals; empty for NaN."""
+    if math.isnan(mean):
+        return ""
+    return f"{mean:.2f}" if math.isnan(half) else f"{mean:.2f} ± {half:.2f}"
+
+
+def _as_text(entry: dict) -> dict:
+    epochs = "not printed" if math.isnan(entry["epochs"]) else f"{entry['epochs']:.0f}"
+    other = math.isnan(entry["epochs"]) or entry["epochs_run"] < entry["epochs"]
+    return {
+        "table": entry["part"].removeprefix("table "),
+        "network": entry["network"],
+        "activation": entry["activation"],
+        "loss": entry["loss"],
+        "epochs": epochs + (f" (ours {entry['epochs_run']})" if other else ""),
+        "original": f"{entry['original']:.2f}",
+        "ours": points(entry["ours"], entry["half_width"]),
+        "difference": f"{entry['difference']:+.2f}" if entry["seeds"] else "",
+        "seeds": entry["seeds"],
+        "diverged": entry["diverged"],
+        "verdict": entry["verdict"],
+    }
 
 
 def _key(cell: Cell) -> tuple[str, ...]:
@@ -56,24 +96,18 @@ def _key(cell: Cell) -> tuple[str, ...]:
 
 def _ours(values: pd.DataFrame, printed: float) -> dict:
     if not len(values):
-        return {
-            "ours": math.nan,
-            "half_width": math.nan,
-            "seeds": 0,
-            "diverged": 0,
-            "difference": math.nan,
-            "agrees": None,
-        }
+        empty = dict.fromkeys(("ours", "half_width", "difference"), math.nan)
+        return empty | {"seeds": 0, "diverged": 0, "verdict": "not run"}
     percent = 100 * values["test_accuracy"]
     mean, half = interval(percent)
     seeds = len(percent)
     # a new seed's value scatters by sqrt(n + 1) times as much as the mean of n
-    agrees = bool(abs(printed - mean) <= half * math.sqrt(seeds + 1)) if seeds >= 3 else None
+    agrees = AGREES if abs(printed - mean) <= half * math.sqrt(seeds + 1) else DIFFERS
     return {
         "ours": mean,
         "half_width": half,
+        "difference": mean - printed,
         "seeds": seeds,
         "diverged": int(values["diverged"].sum()),
-        "difference": mean - printed,
-        "agrees": agrees,
+        "verdict": agrees if seeds >= 3 else "fewer than 3 seeds",
     }

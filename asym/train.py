@@ -21,6 +21,7 @@ from asym.rules import find
 
 NESTEROV_MOMENTUM = 0.9
 TEST_BATCH = 1000
+CONV_PROBE = 100  # images; the angles of a conv net on a whole batch cost as much as several steps
 
 
 @dataclass
@@ -28,8 +29,9 @@ class History:
     """A run's outcome: one row an epoch (epoch 0 is the untrained net), whether it diverged, and the copy of the data it used.
 
     A row holds epoch, train_loss and train_accuracy (means over the epoch's batches, dropout on), test_accuracy, seconds since
-    the start, and for every measure of asym.measures a list of one value a layer. Accuracies are fractions. A run whose loss is
-    no longer finite has diverged: it ends there, and its last row's test accuracy is that of a guess, 1 / classes.
+    the start, validation_accuracy where images were held out, and for every measure of asym.measures a list of one value a
+    layer. Accuracies are fractions. A run whose loss or weights are no longer finite has diverged: it ends there, and its last
+    row's test and validation accuracy are those of a guess, 1 / classes.
     """
 
     config: Config
@@ -50,14 +52,14 @@ def hinge(logits: Tensor, labels: Tensor) -> Tensor:
 CRITERIA = {"ce": F.cross_entropy, "hinge": hinge}
 
 
-def build(config: Config, shape: tuple[int, int, int], classes: int) -> Network:
-    """The config's untrained net for images of shape (C, H, W), its frozen layers without gradient."""
+def build(config: Config, shape: tuple[int, int, int], classes: int, first: Tensor | None = None) -> Network:
+    """The config's untrained net for images of shape (C, H, W), its frozen layers without gradient; first: see nets.poggio."""
     common = {"activation": config.activation, "dropout": config.dropout, "seed": config.seed}
     if config.net == "dense":
         net = nets.dense(shape, classes, config.rules, hidden=config.hidden, **common)
     else:
         untied = config.net == "poggio_untied"
-        start = {"pooling": config.pooling, "tied_start": config.tied_start}
+        start = {"pooling": config.pooling, "tied_start": config.tied_start, "first": first}
         net = nets.poggio(shape, classes, config.rules, untied=untied, **start, **common)
     for index in config.frozen:
         for parameter in net.layers[index].parameters():
@@ -66,7 +68,7 @@ def build(config: Config, shape: tuple[int, int, int], classes: int) -> Network:
 
 
 class Trainer:
-    """One run in progress: `epoch()` trains once through the data, `test_accuracy()` and `probe.measure()` look at the net.
+    """One run in progress: `epoch()` trains once through the data, `accuracies()` and `probe.measure()` look at the net.
 
     ValueError for a data set that could hide a NaN (images that are not uint8, a mean or std that is not finite), or that is
     smaller than a batch.
@@ -74,10 +76,11 @@ class Trainer:
 
     def __init__(self, config: Config, dataset: data.Dataset, device: str = "cpu"):
         self.config, self.device = config, torch.device(device)
-        self.dataset = dataset if config.subset is None else dataset.subset(config.subset)
+        self.dataset, self.evaluated = _parts(dataset, config)
         _check(self.dataset, config.batch)
         self.layout = torch.contiguous_format if config.net == "dense" else torch.channels_last
-        self.net = build(config, dataset.shape, dataset.classes).to(self.device, memory_format=self.layout)
+        first = _pretrained(config, dataset, device) if config.pretrained else None
+        self.net = build(config, dataset.shape, dataset.classes, first).to(self.device, memory_format=self.layout)
         self.criterion = CRITERIA[config.loss]
         trained = [layer for layer in self.net.layers if layer.weight.requires_grad]
         self.weights = [layer.weight for layer in trained]
@@ -85,9 +88,10 @@ class Trainer:
         self.optimizer = _optimizer(config, [*self.weights, *self.learned.values()])
         self.order = nets.stream(config.seed, "order")
         self.between = nets.stream(config.seed, "between steps")
-        labels = self.dataset.train_labels[: config.batch]
+        probe = config.batch if config.net == "dense" else min(config.batch, CONV_PROBE)
+        labels = self.dataset.train_labels[:probe]
         activation = nets.ACTIVATIONS[config.activation]()
-        images = self._images(self.dataset.train_images[: config.batch])
+        images = self._images(self.dataset.train_images[:probe])
         self.probe = Probe(self.net, images, labels, self.criterion, activation)
 
     def epoch(self) -> tuple[float, float]:
@@ -106,11 +110,17 @@ class Trainer:
             steps += 1
         return loss_sum.item() / steps, correct.item() / (steps * self.config.batch)
 
+    def accuracies(self) -> dict[str, float]:
+        """test_accuracy, and validation_accuracy where images were held out: the fraction that the net gets right."""
+        return {name: self._accuracy(images, labels) for name, (images, labels) in self.evaluated.items()}
+
+    def finite(self) -> bool:
+        """Whether every weight is finite."""
+        return all(bool(weight.detach().sum().isfinite()) for weight in self.weights)
+
     @torch.no_grad()
-    def test_accuracy(self) -> float:
-        """The fraction of the test set that the net gets right."""
+    def _accuracy(self, images: Tensor, labels: Tensor) -> float:
         self.net.eval()
-        images, labels = self.dataset.test_images, self.dataset.test_labels
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for x, y in zip(images.split(TEST_BATCH), labels.split(TEST_BATCH), strict=True):
             correct += (self._logits(self._images(x)).argmax(1) == y).sum()
@@ -157,6 +167,36 @@ class Trainer:
                     layer.feedback.clamp_(-bound, bound)
 
 
+def _parts(dataset: data.Dataset, config: Config) -> tuple[data.Dataset, dict[str, tuple[Tensor, Tensor]]]:
+    """What is trained on, and what is evaluated: the name of each accuracy with its images and labels."""
+    dataset = dataset if config.subset is None else dataset.subset(config.subset)
+    evaluated = {"test_accuracy": (dataset.test_images[: config.test_subset], dataset.test_labels[: config.test_subset])}
+    if config.validation:
+        rest = len(dataset.train_labels) - config.validation
+        if rest < config.batch:
+            raise ValueError(f"validation must leave a batch of {config.batch} training images; got {config.validation}")
+        evaluated["validation_accuracy"] = (dataset.train_images[rest:], dataset.train_labels[rest:])
+        dataset = dataset.subset(rest)
+    return dataset, evaluated
+
+
+_KERNELS: dict[tuple[str, str, str], Tensor] = {}  # a few thousand numbers each; the nets of a seed share one
+
+
+def _pretrained(config: Config, dataset: data.Dataset, device: str) -> Tensor:
+    """The first convolution of a tied net trained by backpropagation with the config's data, loss, optimiser and seed."""
+    kept = ("dataset", "subset", "validation", "unverified_data", "loss", "optimizer", "lr", "batch", "seed", "precision")
+    options = {name: getattr(config, name) for name in kept}
+    tied = Config(net="poggio", rules=("bp",) * config.layers, epochs=config.pretrained, **options)
+    key = (tied.hash, dataset.fingerprint, str(device))
+    if key not in _KERNELS:
+        trainer = Trainer(tied, dataset, device)
+        for _ in range(tied.epochs):
+            trainer.epoch()
+        _KERNELS[key] = trainer.net.layers[0].weight.detach().clone()
+    return _KERNELS[key]
+
+
 def _check(dataset: data.Dataset, batch: int) -> None:
     for name in ("train_images", "test_images"):
         dtype = getattr(dataset, name).dtype
@@ -176,9 +216,7 @@ def train(config: Config, *, device: str = "cpu", on_epoch: Callable[[dict[str, 
     Raises data.DataError where the data set is missing or damaged.
     """
     dataset = data.load(config.dataset, unverified=config.unverified_data, device=device)
-    with _flushed_denormals(), torch.random.fork_rng(enabled=config.dropout > 0):
-        if config.dropout:
-            torch.manual_seed(nets.stream(config.seed, "dropout").initial_seed())
+    with _flushed_denormals():
         return _train(Trainer(config, dataset, device), on_epoch)
 
 
@@ -199,10 +237,10 @@ def _train(trainer: Trainer, on_epoch: Callable[[dict[str, Any]], None]) -> Hist
     start = time.perf_counter()
     for epoch in range(trainer.config.epochs + 1):
         loss, accuracy = trainer.epoch() if epoch else (math.nan, math.nan)
-        history.diverged = epoch > 0 and not math.isfinite(loss)
+        history.diverged = epoch > 0 and not (math.isfinite(loss) and trainer.finite())
         row = {"epoch": epoch, "train_loss": loss, "train_accuracy": accuracy}
-        row["test_accuracy"] = 1 / trainer.dataset.classes if history.diverged else trainer.test_accuracy()
-        row |= trainer.probe.measure()
+        guess = dict.fromkeys(trainer.evaluated, 1 / trainer.dataset.classes)
+        row |= (guess if history.diverged else trainer.accuracies()) | trainer.probe.measure()
         row["seconds"] = time.perf_counter() - start
         history.epochs.append(row)
         on_epoch(row)

@@ -300,8 +300,8 @@ def test_dropout_acts_in_training_alone(net, images):
     x = trainer._images(images.train_images[:5])
     trainer.net.train()
     assert not torch.equal(trainer.net(x), trainer.net(x))
-    first = trainer.test_accuracy()
-    assert torch.equal(trainer.net(x), trainer.net(x)) and trainer.test_accuracy() == first
+    first = trainer.accuracies()["test_accuracy"]
+    assert torch.equal(trainer.net(x), trainer.net(x)) and trainer.accuracies()["test_accuracy"] == first
     dense = Trainer(config(net=net, batch=batch), images)
     close(dense.net(x), trainer.net(x))
 
@@ -346,7 +346,7 @@ def test_bf16_is_autocast_over_fp32_weights(images):
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in trainer.net.parameters())
     seen = []
     trainer.net.layers[1].register_forward_hook(lambda _, __, output: seen.append(output.dtype))
-    trainer.test_accuracy()
+    trainer.accuracies()["test_accuracy"]
     assert set(seen) == {torch.bfloat16}
 
 
@@ -355,7 +355,7 @@ def test_accuracy_is_the_fraction_got_right(images):
     with torch.no_grad():
         logits = trainer.net(trainer._images(images.test_images))
     right = sum(int(row.argmax()) == int(label) for row, label in zip(logits, images.test_labels, strict=True))
-    assert trainer.test_accuracy() == right / len(images.test_labels)
+    assert trainer.accuracies()["test_accuracy"] == right / len(images.test_labels)
 
 
 def test_the_last_partial_batch_is_dropped(images, monkeypatch):

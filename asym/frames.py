@@ -1,0 +1,83 @@
+"""Tidy tables of runs, and the statistics over seeds."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from asym.cells import Cell
+from asym.measures import MEASURES
+from asym.results import COLUMNS, Record
+
+RUN = ["part", "network", "loss", "activation", "optimizer", "seed"]  # what tells one run of a question from another
+DATA = ("dataset", "subset", "test_subset", "validation", "batch")
+
+
+def frame(found: Iterable[tuple[Cell, Record]]) -> pd.DataFrame:
+    """One row a run and epoch: the cell's names, the config's fields that a figure may group by, and the epoch's numbers."""
+    rows = []
+    for cell, record in found:
+        names = _names(cell, record)
+        for row in record.epochs:
+            rows.append(names | {k: row[k] for k in COLUMNS} | {"validation_accuracy": row.get("validation_accuracy", math.nan)})
+    return pd.DataFrame(rows)
+
+
+def layer_frame(found: Iterable[tuple[Cell, Record]]) -> pd.DataFrame:
+    """One row a run, epoch and layer (counted from 1, input to output) with the measures of asym.measures."""
+    rows = []
+    for cell, record in found:
+        names = _names(cell, record)
+        for row in record.epochs:
+            for layer, rule in enumerate(cell.config.rules):
+                place = {"epoch": row["epoch"], "layer": layer + 1, "layer_rule": rule}
+                rows.append(names | place | {measure: row[measure][layer] for measure in MEASURES})
+    return pd.DataFrame(rows)
+
+
+def _names(cell: Cell, record: Record) -> dict[str, Any]:
+    """plan_epochs: what the plan asks for; as_planned: whether the run used the data that the plan asks for."""
+    config, plan = cell.config, cell.plan or cell.config
+    return {
+        "part": cell.part,
+        "network": cell.network,
+        "rule": config.rules[-1],
+        "layers": config.layers,
+        "asymmetric_layers": sum(rule != "bp" for rule in config.rules),
+        "activation": config.activation,
+        "loss": config.loss,
+        "optimizer": config.optimizer,
+        "lr": config.lr,
+        "weight_decay": config.weight_decay,
+        "clip_value": config.clip_value,
+        "clip_norm": config.clip_norm,
+        "dataset": config.dataset,
+        "seed": config.seed,
+        "epochs": config.epochs,
+        "plan_epochs": plan.epochs,
+        "as_planned": all(getattr(config, name) == getattr(plan, name) for name in DATA),
+        "diverged": record.diverged,
+    }
+
+
+def at_epoch(runs: pd.DataFrame, epoch: int) -> pd.DataFrame:
+    """Each run's row at the epoch; a run that diverged before it stands with its last row."""
+    before = runs[runs["epoch"] <= epoch]
+    latest = before.loc[before.groupby(RUN)["epoch"].idxmax()]
+    return latest[(latest["epoch"] == epoch) | latest["diverged"]]
+
+
+def last_epoch(runs: pd.DataFrame) -> pd.DataFrame:
+    """Each run's last row."""
+    return runs.loc[runs.groupby(RUN)["epoch"].idxmax()] if len(runs) else runs
+
+
+def interval(values: pd.Series) -> tuple[float, float]:
+    """The mean and the half-width of its 95 % t interval over seeds; NaN half-width for fewer than two."""
+    from scipy.stats import t
+
+    n = len(values)
+    if n < 2:
+        return float(values.mean()), math.nan
+    return float(values.mean()), float(t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n))

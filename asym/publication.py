@@ -1,0 +1,118 @@
+"""Published runs: one Parquet file a question, and which of them a page shows."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+
+from asym import presets
+from asym.cells import Cell
+from asym.config import Config
+from asym.measures import MEASURES
+from asym.questions import QUESTIONS, cells
+from asym.results import Record, whole
+
+LEVELS = ("quick", "cpu", "paper")  # from the smallest
+FILE = "runs.parquet"
+
+
+def publish(records: Iterable[Record], path: Path) -> None:
+    """Writes the runs, if any, as one Parquet file, one row an epoch, sorted, so that the same runs give the same file."""
+    rows = []
+    for record in sorted(records, key=lambda r: r.config.hash):
+        common = {
+            "run": record.config.hash,
+            "config": json.dumps(record.config.to_dict(), sort_keys=True),
+            "diverged": record.diverged,
+            "provenance": json.dumps(record.provenance, sort_keys=True),
+        }
+        rows += [common | row for row in record.epochs]
+    if rows:
+        with whole(path) as temporary:
+            pd.DataFrame(rows).to_parquet(temporary, index=False, compression="zstd")
+
+
+def published(path: Path) -> list[Record]:
+    """The runs of a published Parquet file; an empty list where there is none."""
+    if not path.exists():
+        return []
+    records = []
+    for _, rows in pd.read_parquet(path).groupby("run", sort=True):
+        first = rows.iloc[0]
+        columns = rows.drop(columns=["run", "config", "diverged", "provenance"])
+        epochs = [{k: v.tolist() if k in MEASURES else v for k, v in row.items()} for row in columns.to_dict("records")]
+        config = Config.from_dict(json.loads(first["config"]))
+        records.append(Record(config, epochs, bool(first["diverged"]), json.loads(first["provenance"])))
+    return records
+
+
+def library(figures: Path) -> dict[str, Record]:
+    """Every published run by its config's hash, whatever question it was published under."""
+    files = tuple((path, path.stat().st_mtime_ns) for path in sorted(figures.glob(f"*/{FILE}")))
+    return _library(files)
+
+
+@lru_cache(maxsize=2)
+def _library(files: tuple[tuple[Path, int], ...]) -> dict[str, Record]:
+    return {record.config.hash: record for path, _ in files for record in published(path)}
+
+
+def homes(preset: presets.Preset) -> dict[str, str]:
+    """The question under which each run of a preset is published: that of its table, else the first that asks for it."""
+    found: dict[str, str] = {}
+    asked = [(question, cell) for question in QUESTIONS for cell in cells(question, preset)]
+    for question, cell in sorted(asked, key=lambda pair: not pair[1].part.startswith("table")):
+        found.setdefault(cell.config.hash, question)
+    return found
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What there is of a question: its cells with the level each part is shown at ("" where nothing of it is published),
+    and those cells that have a run, with it."""
+
+    levels: dict[str, str]
+    cells: list[Cell]
+    found: list[tuple[Cell, Record]]
+
+
+def shown(question: str, records: dict[str, Record], levels: Iterable[str] = LEVELS) -> Shown:
+    """Of each part of a question, the largest level of which at least one whole seed is published.
+
+    A part of which nothing is published keeps the cells of its plan, so that the gap is seen.
+    """
+    plan = {level: _by_part(cells(question, presets.load(level))) for level in levels}
+    asked = dict.fromkeys(cell.part for cell in QUESTIONS[question].cells)
+    result = Shown({}, [], [])
+    for part in asked:
+        level, wanted, found = "", [cell for cell in QUESTIONS[question].cells if cell.part == part], []
+        for candidate in reversed(plan):
+            theirs = plan[candidate].get(part, [])
+            ours = [(cell, records[cell.config.hash]) for cell in theirs if cell.config.hash in records]
+            # a smaller level of which the same runs are published says it better
+            if _a_whole_seed(theirs, ours) and (not found or _same(ours, found)):
+                level, wanted, found = candidate, theirs, ours
+        result.levels[part] = level
+        result.cells.extend(wanted)
+        result.found.extend(found)
+    return result
+
+
+def _by_part(wanted: list[Cell]) -> dict[str, list[Cell]]:
+    parts: dict[str, list[Cell]] = {}
+    for cell in wanted:
+        parts.setdefault(cell.part, []).append(cell)
+    return parts
+
+
+def _a_whole_seed(wanted: list[Cell], found: list[tuple[Cell, Record]]) -> bool:
+    asked = Counter(cell.config.seed for cell in wanted)
+    return any(count == asked[seed] for seed, count in Counter(cell.config.seed for cell, _ in found).items())
+
+
+def _same(a: list[tuple[Cell, Record]], b: list[tuple[Cell, Record]]) -> bool:
+    return [cell.config for cell, _ in a] == [cell.config for cell, _ in b]

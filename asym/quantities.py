@@ -1,0 +1,144 @@
+"""Quantities: numbers with one value a seed, read from stored runs, that say in words what they are made from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import pandas as pd
+
+from asym.cells import Cell
+from asym.frames import at_epoch, frame, layer_frame
+from asym.results import Record
+
+EMPTY = pd.DataFrame({"value": pd.Series(dtype=float), "whole": pd.Series(dtype=bool)}, index=pd.Index([], name="seed"))
+SHARES = ("idle", "sign_agreement")  # measures that are fractions, given in %
+
+
+class Evidence:
+    """The runs that a page or a check goes by, as tidy tables: `runs` one row an epoch, `layers` one row an epoch and layer."""
+
+    def __init__(self, found: Iterable[tuple[Cell, Record]]):
+        self.found = list(found)
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        return frame(self.found)
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        return layer_frame(self.found)
+
+
+class Horizon(NamedTuple):
+    """The epoch that a quantity asks for, and the last at which the runs there are let it be read."""
+
+    asked: int
+    reached: int
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number for each seed: `of(evidence)` has one row a seed, its value, and whether its runs are whole: of the planned data,
+    and trained to the epoch that is asked for. It is empty where no run tells.
+
+    text says what it is computed from; unit is "points" (of accuracy, in %), "%", "°", or "" for a ratio. A difference is taken
+    seed by seed, since nets of one seed share W0 and the order of the data, and at the last epoch that both sides reached.
+    """
+
+    text: str
+    unit: str
+    horizon: Callable[[Evidence], Horizon | None]
+    at: Callable[[Evidence, int], pd.DataFrame]
+
+    def of(self, evidence: Evidence) -> pd.DataFrame:
+        horizon = self.horizon(evidence)
+        return EMPTY if horizon is None else self.at(evidence, horizon.reached)
+
+    def __sub__(self, other: Quantity) -> Quantity:
+        def horizon(evidence: Evidence) -> Horizon | None:
+            a, b = self.horizon(evidence), other.horizon(evidence)
+            if a is None or b is None:
+                return None
+            if a.asked == b.asked:
+                return Horizon(a.asked, min(a.reached, b.reached))
+            return (
+                Horizon(max(a.asked, b.asked), max(a.asked, b.asked)) if a.asked == a.reached and b.asked == b.reached else None
+            )
+
+        def at(evidence: Evidence, epoch: int) -> pd.DataFrame:
+            a, b = (side.at(evidence, min(epoch, side.horizon(evidence).reached)) for side in (self, other))
+            both = a.index.intersection(b.index)
+            a, b = a.loc[both], b.loc[both]
+            return pd.DataFrame({"value": a["value"] - b["value"], "whole": a["whole"] & b["whole"]})
+
+        return Quantity(f"{self.text} - {other.text}", self.unit, horizon, at)
+
+
+def accuracy(part: str, network: str, *, epoch: int | None = None, column: str = "test_accuracy", **fields: str) -> Quantity:
+    """An accuracy in % at an epoch (None: the plan's last); fields: loss, activation, optimizer, where the part has several."""
+    return _read(part, network, epoch, column, fields, 100, "points")
+
+
+def diverged(part: str, network: str, **fields: str) -> Quantity:
+    """100 for a run whose loss stopped being finite, else 0; the mean over seeds is the rate in %."""
+    return _read(part, network, None, "diverged", fields, 100, "%")
+
+
+def overfit(part: str, network: str, *, epoch: int | None = None, **fields: str) -> Quantity:
+    """Training accuracy minus test accuracy, in points; the training accuracy is the mean over the epoch's batches."""
+    of_training = accuracy(part, network, epoch=epoch, column="train_accuracy", **fields)
+    return of_training - accuracy(part, network, epoch=epoch, **fields)
+
+
+def measure(name: str, part: str, network: str, layer: int, *, epoch: int | None = None, **fields: str) -> Quantity:
+    """A measure of asym.measures at a layer (counted from 1, input to output) and an epoch (None: the plan's last)."""
+    scale, unit = (100, "%") if name in SHARES else (1, "°" if name.endswith("angle") else "")
+    return _read(part, network, epoch, name, {"layer": layer} | fields, scale, unit)
+
+
+def chosen(part: str, networks: Sequence[str], **fields: str) -> Quantity:
+    """The test accuracy (%) at the last epoch of the one network whose validation accuracy, the mean over its seeds, is best."""
+    trials = [accuracy(part, network, **fields) for network in networks]
+    scores = [accuracy(part, network, column="validation_accuracy", **fields) for network in networks]
+
+    def best(evidence: Evidence) -> Quantity:
+        means = [score.of(evidence)["value"].mean() for score in scores]
+        return max(zip(means, trials, strict=True), key=lambda pair: -math.inf if math.isnan(pair[0]) else pair[0])[1]
+
+    text = f"test_accuracy({part}, that of [{'; '.join(networks)}] with the best validation_accuracy, last epoch)"
+    horizon = lambda evidence: best(evidence).horizon(evidence)  # noqa: E731
+    return Quantity(text, "points", horizon, lambda evidence, epoch: best(evidence).at(evidence, epoch))
+
+
+def _read(part: str, network: str, epoch: int | None, column: str, fields: dict, scale: float, unit: str) -> Quantity:
+    """A column of the runs of one network, or of a layer of it, at an epoch."""
+    wanted = {"part": part, "network": network} | fields
+
+    def rows(evidence: Evidence) -> pd.DataFrame:
+        found = evidence.layers if "layer" in fields else evidence.runs
+        for name, value in wanted.items():
+            found = found[found[name] == value] if len(found) else found
+        return found
+
+    def horizon(evidence: Evidence) -> Horizon | None:
+        found = rows(evidence)
+        if not len(found):
+            return None
+        asked = int(found["plan_epochs"].max()) if epoch is None else epoch
+        return Horizon(asked, min(asked, int(found["epochs"].max())))
+
+    def at(evidence: Evidence, when: int) -> pd.DataFrame:
+        found = rows(evidence)
+        asked = horizon(evidence).asked
+        found = at_epoch(found, when).set_index("seed").dropna(subset=column)
+        if found.index.has_duplicates:
+            raise ValueError(f"{network} of {part} is several networks; say which by loss, activation, optimizer: got {fields}")
+        whole = found["as_planned"] & ((found["epoch"] >= asked) | found["diverged"])
+        return pd.DataFrame({"value": scale * found[column].astype(float), "whole": whole})
+
+    when = "last epoch" if epoch is None else f"epoch {epoch}"
+    return Quantity(f"{column}({', '.join(map(str, [*wanted.values(), when]))})", unit, horizon, at)

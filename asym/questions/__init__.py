@@ -1,0 +1,60 @@
+"""The research questions: the runs behind each, and what they are to show. A new question is one module and one line here."""
+
+from dataclasses import dataclass
+
+from asym.cells import Cell
+from asym.claims import Claim
+from asym.presets import Preset
+from asym.questions import (
+    b_updates,
+    beat_bp,
+    clipping,
+    conv_dense_head,
+    dense,
+    depth,
+    multilayer,
+    untied_conv,
+    untied_feedback,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A question of the book: its words, the original's own answer, its planned cells and its claims."""
+
+    asks: str
+    answer: str
+    cells: tuple[Cell, ...]
+    claims: tuple[Claim, ...]
+
+
+def _question(module) -> Question:
+    return Question(asks=module.ASKS, answer=module.ANSWER, cells=tuple(module.cells()), claims=tuple(module.claims()))
+
+
+QUESTIONS = {
+    module.__name__.rpartition(".")[2]: _question(module)
+    for module in (
+        dense,
+        depth,
+        multilayer,
+        conv_dense_head,
+        untied_conv,
+        untied_feedback,
+        clipping,
+        b_updates,
+        beat_bp,
+    )
+}  # in the order of the original's nine questions
+
+
+def find(question: str) -> Question:
+    """The question of a name; ValueError lists the names."""
+    if question not in QUESTIONS:
+        raise ValueError(f"question must be one of {', '.join(QUESTIONS)}; got {question!r}")
+    return QUESTIONS[question]
+
+
+def cells(question: str, preset: Preset) -> list[Cell]:
+    """Every run of a question at a preset, seeds outermost; ValueError lists the questions."""
+    return preset.cells(question, find(question).cells)

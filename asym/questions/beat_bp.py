@@ -1,0 +1,84 @@
+"""Can it ever beat backpropagation? Every cell of every table against its control; then the rules found since, each with its own
+learning rate, chosen on held-out training images."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from asym.cells import Cell, cell
+from asym.claims import Claim, printed
+from asym.config import last
+from asym.quantities import accuracy, chosen
+from asym.questions import clipping, conv_dense_head, dense, depth, untied_conv, untied_feedback
+from asym.questions.dense import LOSS_WORDS
+from asym.questions.depth import KP_DECAY
+from asym.rules import RULES
+
+ASKS = "Can asymmetric backpropagation beat the original?"
+ANSWER = "never"
+MODERN = {"modern, dense": "DD", "modern, conv": "PG"}
+RATES = (3e-4, 1e-3, 3e-3)
+HELD_OUT = 5000
+EPOCHS = 100
+
+
+def cells() -> Iterator[Cell]:
+    for module in (dense, depth, conv_dense_head, untied_conv, untied_feedback, clipping):
+        for asked in module.cells():
+            if asked.part.startswith("table"):
+                yield replace(asked, of=asked.of or (module.__name__.rpartition(".")[2], asked.part))
+    for part, net in MODERN.items():
+        for rule in RULES:
+            decay = KP_DECAY if RULES[rule].needs_decay else 0.0
+            for rate in RATES:
+                options = {"lr": rate, "weight_decay": decay, "validation": HELD_OUT, "epochs": EPOCHS}
+                yield cell(part, f"{net}R4", name=candidate(rule, rate), rules=last(rule, 4, 5), **options)
+
+
+def candidate(rule: str, rate: float) -> str:
+    return f"{rule}, lr {rate:g}"
+
+
+def control_of(asked: Cell) -> str:
+    """The name of a cell's control in its table: the net without random feedback."""
+    prefix = re.match(r"PG-Untie|PG|DS|DD", asked.network)[0]
+    plain = prefix if prefix == "PG-Untie" else f"{prefix}0"
+    return f"{plain}-max" if asked.network.endswith("-max") else plain
+
+
+def compared() -> Iterator[tuple[Cell, str, str]]:
+    """Every cell with random feedback of every table, with the table and the name of its own control."""
+    for asked in cells():
+        if asked.part.startswith("table") and re.search(r"R\d", asked.network):
+            elsewhere = {untied_conv.SECTION_7: "table 13"}
+            yield asked, elsewhere.get(asked.part, asked.part), control_of(asked)
+
+
+def claims() -> Iterator[Claim]:
+    for asked, part, control in compared():
+        config = asked.config
+        on = {"loss": config.loss, "activation": config.activation, "optimizer": config.optimizer}
+        epoch = config.epochs
+        words = f"{LOSS_WORDS[config.loss]}, {config.activation} and {config.optimizer}"
+        yield Claim(
+            id="beat-" + "-".join([asked.part.split()[1], asked.network.replace(" ", "-"), *on.values()]),
+            sentence=f"{words}, {asked.network} of {asked.part} does not beat its control {control} after {epoch} epochs.",
+            quantity=accuracy(asked.part, asked.network, epoch=epoch, **on) - accuracy(part, control, epoch=epoch, **on),
+            published=printed(asked.part, asked.network, **on) - printed(part, control, **on),
+            most=0,
+        )
+    for part in MODERN:
+        best = {rule: chosen(part, [candidate(rule, rate) for rate in RATES]) for rule in RULES}
+        slug = part.removeprefix("modern, ")
+        yield Claim(
+            id=f"beat-modern-{slug}-bp", sentence="Backpropagation with its chosen learning rate ends here.", quantity=best["bp"]
+        )
+        for rule in RULES:
+            if rule != "bp":
+                yield Claim(
+                    id=f"beat-modern-{slug}-{rule}",
+                    sentence=f"In the {slug} net, {rule} in every layer that sends an error back does not beat backpropagation, "
+                    "each at its chosen learning rate.",
+                    quantity=best[rule] - best["bp"],
+                    most=0,
+                )

@@ -1,0 +1,102 @@
+"""Random feedback in the dense head of a conv net: tables 6 and 7, and what the original says of optimisers and pooling."""
+
+from collections.abc import Iterator
+
+from asym.cells import LOSSES, Cell, cell, table
+from asym.claims import Claim, printed
+from asym.quantities import accuracy, measure
+from asym.questions.dense import LOSS_WORDS
+
+ASKS = "Random feedback in the dense head of a conv net?"
+ANSWER = "possible, but poor"
+NETWORKS = ("PG0", "PGR1", "PGR2", "PGR1-U", "PGR2-U")
+LONGEST = 300  # no epoch count is printed of table 7 and of the text's nets; they get table 6's longest
+TEXT = "table 6t"
+TEXT_LR = 0.01
+FAILS = 20.0  # %: twice the accuracy of a guess
+
+
+def cells() -> Iterator[Cell]:
+    yield from table("table 6", NETWORKS, LOSSES, epochs=LONGEST)
+    yield from table("table 7", NETWORKS, epochs=LONGEST, activation="tanh")
+    for optimizer in ("sgd", "nesterov"):
+        yield from table(TEXT, ("PG0", "PGR1", "PGR2"), epochs=LONGEST, optimizer=optimizer, lr=TEXT_LR)
+    for network in ("PG0", "PGR2"):
+        yield cell(TEXT, network, name=f"{network}-max", epochs=LONGEST, pooling="max")
+
+
+def claims() -> Iterator[Claim]:
+    for loss, words in LOSS_WORDS.items():
+        for network in NETWORKS[1:]:
+            yield Claim(
+                id=f"head-poor-{network}-{loss}",
+                sentence=f"{words}, {network} is more than 10 points below backpropagation after 100 epochs.",
+                quantity=accuracy("table 6", network, loss=loss, epoch=100) - accuracy("table 6", "PG0", loss=loss, epoch=100),
+                published=printed("table 6", network, 100, loss=loss) - printed("table 6", "PG0", 100, loss=loss),
+                most=-10,
+            )
+        for network in NETWORKS[1:]:
+            yield Claim(
+                id=f"head-slow-{network}-{loss}",
+                sentence=f"{words}, {network} still gains more than 5 points from 100 to 300 epochs.",
+                quantity=accuracy("table 6", network, loss=loss, epoch=300) - accuracy("table 6", network, loss=loss, epoch=100),
+                published=printed("table 6", network, 300, loss=loss) - printed("table 6", network, 100, loss=loss),
+                least=5,
+            )
+    for network in NETWORKS[1:]:
+        yield Claim(
+            id=f"head-tanh-{network}",
+            sentence=f"With tanh, {network} is within 3 points of backpropagation or above it.",
+            quantity=accuracy("table 7", network) - accuracy("table 7", "PG0"),
+            published=printed("table 7", network) - printed("table 7", "PG0"),
+            least=-3,
+        )
+    yield from _text_claims()
+    for part in ("table 6", "table 7"):
+        for network in ("PGR1", "PGR2", "PGR2-U"):
+            yield Claim(
+                id=f"head-{part[-1]}-{network}-gradient",
+                sentence=f"The first convolution's gradient in {network} of {part} ends at this angle to backpropagation's.",
+                quantity=measure("gradient_angle", part, network, 1, loss="ce"),
+            )
+            yield Claim(
+                id=f"head-{part[-1]}-{network}-idle",
+                sentence=f"This share of the hidden dense layer's units of {network} of {part} is idle at the end.",
+                quantity=measure("idle", part, network, 4, loss="ce"),
+            )
+
+
+def _text_claims() -> Iterator[Claim]:
+    """The sentences of the original's section 4."""
+    sgd = lambda network: accuracy(TEXT, network, optimizer="sgd")  # noqa: E731
+    nesterov = lambda network: accuracy(TEXT, network, optimizer="nesterov")  # noqa: E731
+    yield Claim(
+        id="head-sgd-R1",
+        sentence="Plain SGD at 0.01 works with random feedback in the last layer: above 60 %, as the original says on its 68 %.",
+        quantity=sgd("PGR1"),
+        published=printed(TEXT, "PGR1"),
+        least=60,
+    )
+    yield Claim(
+        id="head-sgd-R2",
+        sentence=f"Plain SGD at 0.01 fails with random feedback in the last two layers: below {FAILS:.0f} %.",
+        quantity=sgd("PGR2"),
+        most=FAILS,
+    )
+    for network in ("PGR1", "PGR2"):
+        yield Claim(
+            id=f"head-nesterov-{network}",
+            sentence=f"Nesterov momentum at 0.01 fails with {network}: below {FAILS:.0f} %.",
+            quantity=nesterov(network),
+            most=FAILS,
+        )
+    yield Claim(
+        id="head-max-pooling",
+        sentence="Max pooling in place of average pooling cures the net with two random layers: within 10 points of its control.",
+        quantity=accuracy(TEXT, "PGR2-max") - accuracy(TEXT, "PG0-max"),
+        least=-10,
+    )
+    for optimizer, read in (("sgd", sgd), ("nesterov", nesterov)):
+        yield Claim(
+            id=f"head-{optimizer}-PG0", sentence=f"Backpropagation with {optimizer} at 0.01 ends here.", quantity=read("PG0")
+        )

@@ -1,0 +1,69 @@
+"""Does it learn beside backpropagation? Table 2: shallow dense nets."""
+
+from collections.abc import Iterator
+
+from asym.cells import LOSSES, Cell, table
+from asym.claims import Claim, printed
+from asym.quantities import accuracy, measure
+
+ASKS = "Does asymmetric backpropagation learn at all, beside ordinary backpropagation?"
+ANSWER = "yes, in shallow dense nets"
+PART = "table 2"
+NETWORKS = ("DS0", "DSR1", "DSR2", "DSR1-U", "DSR2-U")
+LOSS_WORDS = {"ce": "With cross entropy", "hinge": "With hinge loss"}
+CLOSE = 3.0  # points: the spread of the original's own cells that it calls similar
+
+
+def cells() -> Iterator[Cell]:
+    yield from table(PART, NETWORKS, LOSSES, epochs=100)
+
+
+def claims() -> Iterator[Claim]:
+    for loss, words in LOSS_WORDS.items():
+        ours = {name: accuracy(PART, name, loss=loss, epoch=100) for name in NETWORKS}
+        theirs = {name: printed(PART, name, loss=loss) for name in NETWORKS}
+        minus = lambda a, b, ours=ours, theirs=theirs: {  # noqa: E731
+            "quantity": ours[a] - ours[b],
+            "published": theirs[a] - theirs[b],
+        }
+        yield Claim(
+            id=f"dense-learns-{loss}",
+            sentence=f"{words}, a shallow net with random feedback in both layers that send an error back still learns: "
+            "more than twice the accuracy of a guess.",
+            quantity=ours["DSR2"],
+            published=theirs["DSR2"],
+            least=20,
+        )
+        yield Claim(
+            id=f"dense-one-{loss}",
+            sentence=f"{words}, random feedback in the last layer alone costs less than {CLOSE:.0f} points.",
+            least=-CLOSE,
+            **minus("DSR1", "DS0"),
+        )
+        yield Claim(
+            id=f"dense-two-{loss}",
+            sentence=f"{words}, random feedback in both layers costs more than {CLOSE:.0f} points.",
+            most=-CLOSE,
+            **minus("DSR2", "DS0"),
+        )
+        yield Claim(
+            id=f"dense-shared-{loss}",
+            sentence=f"{words}, giving B the weight's update repairs the net with two random layers.",
+            least=0,
+            **minus("DSR2-U", "DSR2"),
+        )
+        for name in NETWORKS:
+            sentence = f"{words}, {name} ends at this test accuracy."
+            yield Claim(id=f"dense-{name}-{loss}", sentence=sentence, quantity=ours[name], published=theirs[name])
+    for network in ("DSR1", "DSR2", "DSR2-U"):
+        for layer in (2, 3) if network != "DSR1" else (3,):
+            yield Claim(
+                id=f"dense-{network}-angle-{layer}",
+                sentence=f"The weight angle of layer {layer} of {network} ends here.",
+                quantity=measure("weight_angle", PART, network, layer, loss="ce"),
+            )
+        yield Claim(
+            id=f"dense-{network}-gradient",
+            sentence=f"The first layer's gradient in {network} ends at this angle to backpropagation's.",
+            quantity=measure("gradient_angle", PART, network, 1, loss="ce"),
+        )

@@ -1,0 +1,70 @@
+"""How do several random-feedback layers behave together? Their number counted up, in a deep dense net and in the conv net."""
+
+from collections.abc import Iterator
+
+from asym.cells import Cell, table, with_shared
+from asym.claims import Claim
+from asym.quantities import accuracy, diverged, measure
+
+ASKS = "How do several random-feedback layers behave together?"
+ANSWER = "very unstable, most of all in conv nets"
+COUNTS = range(5)
+PARTS = {"dense": "DD", "conv": "PG", "conv, tanh": "PG"}
+WORDS = {"dense": "the deep dense net", "conv": "the conv net with relu", "conv, tanh": "the conv net with tanh"}
+POOR = 10.0  # points below backpropagation
+
+
+def networks(part: str) -> list[str]:
+    prefix = PARTS[part]
+    return with_shared([f"{prefix}0", *(f"{prefix}R{count}" for count in COUNTS if count)])
+
+
+def cells() -> Iterator[Cell]:
+    yield from table("dense", networks("dense"), epochs=200, of=("depth", "table 4"))
+    yield from table("conv", networks("conv"), epochs=300, of=("conv_dense_head", "table 6"))
+    yield from table("conv, tanh", networks("conv, tanh"), epochs=300, activation="tanh", of=("conv_dense_head", "table 7"))
+
+
+def claims() -> Iterator[Claim]:
+    for part, prefix in PARTS.items():
+        slug, words = part.replace(", ", "-"), WORDS[part]
+        minus = {name: accuracy(part, name) - accuracy(part, f"{prefix}0") for name in networks(part)}
+        if part != "conv, tanh":
+            yield Claim(
+                id=f"multilayer-{slug}-poor",
+                sentence=f"In {words}, random feedback in all four layers that send an error back loses more than "
+                f"{POOR:.0f} points.",
+                quantity=minus[f"{prefix}R4"],
+                most=-POOR,
+            )
+            yield Claim(
+                id=f"multilayer-{slug}-more",
+                sentence=f"In {words}, four random layers are worse than one.",
+                quantity=accuracy(part, f"{prefix}R4") - accuracy(part, f"{prefix}R1"),
+                most=0,
+            )
+        for name in networks(part):
+            if name == f"{prefix}0":
+                continue
+            yield Claim(
+                id=f"multilayer-{slug}-{name}",
+                sentence=f"In {words}, {name} ends this far from {prefix}0.",
+                quantity=minus[name],
+            )
+            yield Claim(
+                id=f"multilayer-{slug}-{name}-diverged",
+                sentence=f"In {words}, this share of the runs of {name} diverges.",
+                quantity=diverged(part, name),
+            )
+        for name in (f"{prefix}R4", f"{prefix}R4-U"):
+            yield Claim(
+                id=f"multilayer-{slug}-{name}-gradient",
+                sentence=f"In {words}, the first layer's gradient in {name} ends at this angle to backpropagation's.",
+                quantity=measure("gradient_angle", part, name, 1),
+            )
+    yield Claim(
+        id="multilayer-conv-worse",
+        sentence="Random feedback in all four layers costs the conv net (relu) more points than the deep dense net.",
+        quantity=(accuracy("conv", "PGR4") - accuracy("conv", "PG0")) - (accuracy("dense", "DDR4") - accuracy("dense", "DD0")),
+        most=0,
+    )
