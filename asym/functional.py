@@ -5,8 +5,6 @@ through F, and the true dW, which does not depend on the weight's value. First-o
 differentiate the asymmetric backward itself.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -72,47 +70,45 @@ class _Conv2d(Function):
         return dx, *_shared(dw, needs_weight, needs_feedback), None, None, None, None
 
 
-def _windows(x: Tensor, kernel: Pair, stride: Pair, dilation: Pair, groups: int) -> Tensor:
-    """Every output position's patch: x (N, C, H, W) -> (P * groups, N, C/groups * kh * kw), gathered."""
-    for axis in (0, 1):
-        x = x.unfold(2 + axis, dilation[axis] * (kernel[axis] - 1) + 1, stride[axis])
-    x = x[..., :: dilation[0], :: dilation[1]]  # N, C, H', W', kh, kw
-    n, c, height, width = x.shape[:4]
-    x = x.reshape(n, groups, c // groups, height, width, *kernel).permute(3, 4, 1, 0, 2, 5, 6)
-    return x.reshape(height * width * groups, n, c // groups * math.prod(kernel))
+def _by_rows(x: Tensor, groups: int) -> Tensor:
+    """(N, C, H, W) -> (H, groups, N, W, C/groups): a window of one row is then a plain matrix of a row stride, W * C/groups."""
+    n, c, height, width = x.shape
+    return x.reshape(n, groups, c // groups, height, width).permute(3, 1, 0, 4, 2).contiguous()
 
 
-def _scatter(patches: Tensor, shape: torch.Size, kernel: Pair, stride: Pair, dilation: Pair, groups: int) -> Tensor:
-    """The adjoint of `_windows`: adds every patch back to where it came from, giving a tensor of the given shape."""
-    n, c, *size = shape
-    out = [(size[a] - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1 for a in (0, 1)]
-    patches = patches.reshape(*out, groups, n, c // groups, *kernel).permute(3, 2, 4, 0, 1, 5, 6)
-    patches = patches.reshape(n, c, *out, *kernel)
-    x = patches.new_zeros(shape)
-    for i in range(kernel[0]):
-        for j in range(kernel[1]):
-            top, left = i * dilation[0], j * dilation[1]
-            rows = slice(top, top + stride[0] * (out[0] - 1) + 1, stride[0])
-            columns = slice(left, left + stride[1] * (out[1] - 1) + 1, stride[1])
-            x[:, :, rows, columns] += patches[..., i, j]
-    return x
+def _windows(row: Tensor, width: int, stride: int, dilation: int) -> Tensor:
+    """One row's windows (groups, N, W, C/groups) -> (groups * W', N, width * C/groups): a view unless dilated or grouped."""
+    windows = row.unfold(2, dilation * (width - 1) + 1, stride)[..., ::dilation]  # groups, N, W', C/groups, width
+    return windows.permute(0, 2, 1, 4, 3).flatten(3).flatten(0, 1)
 
 
-def _by_group(weight: Tensor, groups: int) -> Tensor:
-    """(P, C/groups * K * K, O) -> (P * groups, C/groups * K * K, O/groups)."""
-    p, taps, out = weight.shape
-    return weight.reshape(p, taps, groups, out // groups).transpose(1, 2).reshape(p * groups, taps, out // groups)
+def _by_kernel_rows(weight: Tensor, size: Pair, kernel: Pair, groups: int) -> Tensor:
+    """(P, C/groups * kh * kw, O) -> (H', kh, groups * W', kw * C/groups, O/groups)."""
+    weight = weight.reshape(*size, -1, *kernel, groups, weight.shape[2] // groups).permute(0, 3, 5, 1, 4, 2, 6)
+    return weight.flatten(4, 5).flatten(2, 3)
+
+
+def _stacked(rows: list[Tensor]) -> Tensor:
+    """Rows of (N, W, groups, C/groups) -> (N, C, H, W) in torch's channels_last layout, whatever comes next in a net."""
+    return torch.stack(rows, 1).flatten(3).permute(0, 3, 1, 2)
 
 
 class _UntiedConv2d(Function):
+    """Row by row: an output row is the sum over kernel rows of batched products, one for each column; nothing is gathered."""
+
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x, weight, feedback, size, kernel, stride, dilation, groups):
-        y = torch.bmm(_windows(x, kernel, stride, dilation, groups), _by_group(weight, groups))
-        n, out = x.shape[0], weight.shape[2]
-        y = y.reshape(*size, groups, n, out // groups).permute(3, 2, 4, 0, 1)  # N, groups, O/groups, H', W'
-        return y.reshape(n, out, *size)
+        x, weight = _by_rows(x, groups), _by_kernel_rows(weight, size, kernel, groups)
+        rows = []
+        for top in range(size[0]):
+            y = 0
+            for i in range(kernel[0]):
+                windows = _windows(x[top * stride[0] + i * dilation[0]], kernel[1], stride[1], dilation[1])
+                y = torch.baddbmm(y, windows, weight[top, i]) if i else torch.bmm(windows, weight[top, i])
+            rows.append(y.unflatten(0, (groups, -1)).permute(2, 1, 0, 3))  # N, W', groups, O/groups
+        return _stacked(rows)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -122,20 +118,52 @@ class _UntiedConv2d(Function):
     @staticmethod
     def backward(ctx, e):
         x, feedback = ctx.saved_tensors
-        groups = ctx.geometry[-1]
+        kernel, stride, dilation, groups = ctx.geometry
         n, out, *size = e.shape
-        positions = math.prod(size)
         needs_x, needs_weight, needs_feedback = ctx.needs_input_grad[:3]
-        e = e.reshape(n, groups, out // groups, positions).permute(3, 1, 0, 2)
-        e = e.reshape(positions * groups, n, out // groups)
+        e = e.reshape(n, groups, out // groups, *size).permute(3, 1, 4, 0, 2)
+        e = e.reshape(size[0], groups * size[1], n, out // groups)
         dx = dw = None
         if needs_x:
-            dx = torch.bmm(e, _by_group(feedback, groups).transpose(1, 2))
-            dx = _scatter(dx, x.shape, *ctx.geometry)
+            dx = _errors_back(e, _by_kernel_rows(feedback, size, kernel, groups), x.shape, *ctx.geometry)
         if needs_weight or needs_feedback:
-            dw = torch.bmm(_windows(x, *ctx.geometry).transpose(1, 2), e)  # P * groups, taps, O/groups
-            dw = dw.reshape(-1, groups, *dw.shape[1:]).transpose(1, 2).reshape(feedback.shape)
+            dw = _products(_by_rows(x, groups), e, *ctx.geometry).reshape(feedback.shape)
         return dx, *_shared(dw, needs_weight, needs_feedback), None, None, None, None, None
+
+
+def _errors_back(e, weight, shape, kernel, stride, dilation, groups):
+    """dx (N, C, H, W): for every input row the sum over kernel rows of batched products, then the windows' columns added up."""
+    n, c, height, width = shape
+    columns = e.shape[1] // groups
+    rows = []
+    for row in range(height):
+        windows = None
+        for i in range(kernel[0]):
+            top, rest = divmod(row - i * dilation[0], stride[0])
+            if rest == 0 and 0 <= top < e.shape[0]:
+                back = weight[top, i].transpose(1, 2)
+                windows = torch.bmm(e[top], back) if windows is None else torch.baddbmm(windows, e[top], back)
+        dx = e.new_zeros(groups, n, width, c // groups)
+        if windows is not None:
+            windows = windows.reshape(groups, columns, n, kernel[1], c // groups).transpose(1, 2)
+            for j in range(kernel[1]):
+                left = j * dilation[1]
+                dx[:, :, left : left + stride[1] * (columns - 1) + 1 : stride[1]] += windows[:, :, :, j]
+        rows.append(dx.permute(1, 2, 0, 3))
+    return _stacked(rows)
+
+
+def _products(x, e, kernel, stride, dilation, groups):
+    """dW (H', W', C/groups, kh, kw, groups, O/groups) of x by rows and e (H', groups * W', N, O/groups)."""
+    rows = []
+    for top in range(e.shape[0]):
+        found = []
+        for i in range(kernel[0]):
+            windows = _windows(x[top * stride[0] + i * dilation[0]], kernel[1], stride[1], dilation[1])
+            dw = torch.bmm(windows.transpose(1, 2), e[top])
+            found.append(dw.reshape(groups, -1, kernel[1], x.shape[-1], e.shape[-1]).permute(1, 3, 2, 0, 4))
+        rows.append(torch.stack(found, 2))
+    return torch.stack(rows)
 
 
 class _DirectFeedback(Function):
