@@ -9,7 +9,7 @@
 PYTHON ?= python3
 LOCK_PYTHON ?= python3.11
 PRESET ?= quick
-PARAMETERS ?= -f asym/presets/$(PRESET).yaml
+PARAMETERS ?= -p preset $(PRESET)
 TORCH ?= $(shell sed -n 's/^torch==//p' requirements.txt)
 
 BIN := .venv/bin

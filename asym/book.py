@@ -2,6 +2,7 @@
 
 import re
 import types
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -126,9 +127,10 @@ class Page:
             told.append(f"{part}: {level}, {len(found)} of {asked} runs{span}" if level else f"{part}: not run")
         return told
 
-    def figure(self, name: str, figure: Figure, rows: pd.DataFrame) -> None:
-        """Shows the figure; saves it as SVG, and the numbers behind it as CSV, under figures/<question>/."""
+    def figure(self, name: str, rows: pd.DataFrame, plot: Callable[..., Figure], *arguments: Any, **options: Any) -> None:
+        """Shows plot(rows, ...); saves it as SVG, and the rows as CSV, under figures/<question>/. Without rows it says so."""
         self.output.mkdir(parents=True, exist_ok=True)
+        figure = plot(rows, *arguments, **options) if len(rows) else plots.nothing()
         figure.savefig(self.output / f"{name}.svg", metadata={"Date": None, "Creator": None})
         plots.plt.close(figure)
         rows.to_csv(self.output / f"{name}.csv", index=False, float_format="%.6g")

@@ -50,8 +50,8 @@ def _names(cell: Cell, record: Record) -> dict[str, Any]:
         "optimizer": config.optimizer,
         "lr": config.lr,
         "weight_decay": config.weight_decay,
-        "clip_value": config.clip_value,
-        "clip_norm": config.clip_norm,
+        "clipped": "by norm" if config.clip_norm else "by value" if config.clip_value else "",
+        "bound": config.clip_norm or config.clip_value or math.nan,
         "dataset": config.dataset,
         "seed": config.seed,
         "epochs": config.epochs,
@@ -71,6 +71,12 @@ def at_epoch(runs: pd.DataFrame, epoch: int) -> pd.DataFrame:
 def last_epoch(runs: pd.DataFrame) -> pd.DataFrame:
     """Each run's last row."""
     return runs.loc[runs.groupby(RUN)["epoch"].idxmax()] if len(runs) else runs
+
+
+def from_control(runs: pd.DataFrame, rules: Iterable[str]) -> pd.DataFrame:
+    """The runs with random feedback, and their control's once for each rule: a line over the number of layers starts there."""
+    control = runs[runs["asymmetric_layers"] == 0]
+    return pd.concat([runs[runs["asymmetric_layers"] > 0], *(control.assign(rule=rule) for rule in rules)])
 
 
 def interval(values: pd.Series) -> tuple[float, float]:

@@ -193,6 +193,13 @@ def _row_name(entry: dict, panel: str) -> str:
     return f"{entry['network']}{activation}{epochs}"
 
 
+def nothing() -> Figure:
+    """What stands for a figure whose runs are not there."""
+    figure = plt.figure(figsize=(WIDTH, 1))
+    figure.text(0.5, 0.5, "not run yet", ha="center", va="center", color="0.4")
+    return figure
+
+
 def forest(judged: pd.DataFrame, names: list[str]) -> Figure:
     """Differences in points with their 95 % intervals, a row each (names), the original's as crosses; judged: claims.judge."""
     figure, ax = plt.subplots(layout="constrained", figsize=(WIDTH, 0.9 + 0.2 * len(judged)))

@@ -52,9 +52,17 @@ def claims() -> Iterator[Claim]:
             least=0,
             **minus("DSR2-U", "DSR2"),
         )
+        for name in NETWORKS[3:]:
+            sentence = f"{words}, {name} ends this far from DS0."
+            yield Claim(id=f"dense-{name}-minus-{loss}", sentence=sentence, **minus(name, "DS0"))
         for name in NETWORKS:
             sentence = f"{words}, {name} ends at this test accuracy."
             yield Claim(id=f"dense-{name}-{loss}", sentence=sentence, quantity=ours[name], published=theirs[name])
+    yield Claim(
+        id="dense-DSR1-start-3",
+        sentence="The weight angle of layer 3 of DSR1 starts here.",
+        quantity=measure("weight_angle", PART, "DSR1", 3, epoch=0, loss="ce"),
+    )
     for network in ("DSR1", "DSR2", "DSR2-U"):
         for layer in (2, 3) if network != "DSR1" else (3,):
             yield Claim(
