@@ -43,6 +43,11 @@ html: sources
 sources: venv
 	rm -rf _build/book && mkdir -p _build/running && cp -R book _build/book
 
+# The verdicts are of the published runs, and train nothing. The reader's own come last: they look at what the others trained.
+run/verdicts.ipynb: PARAMETERS =
+run/your_run.ipynb: PARAMETERS = -p preset $(PRESET)
+run/your_run.ipynb: $(filter-out run/your_run.ipynb,$(NOTEBOOKS:book/%=run/%))
+
 # A notebook takes its place only when all of it has run; one that failed stays in _build/running to be looked at.
 run/%: sources
 	$(PAPERMILL) $(PARAMETERS) --log-output book/$* _build/running/$*

@@ -32,7 +32,7 @@ class Page:
 
     def __init__(self, question: str, parameters: dict[str, Any]):
         given = _given(parameters)
-        self.question, self.root = question, _root()
+        self.question, self.root = question, root()
         self.preset = given.pop("preset", STORED)
         choice = given.pop("shown", "published")
         if choice not in SHOWN:
@@ -51,13 +51,10 @@ class Page:
         plots.use_style()
 
     def _run(self, preset: presets.Preset, machine: dict[str, Any]) -> Shown:
-        wanted, store = cells(self.question, preset), Store(self._folder())
+        wanted, store = cells(self.question, preset), Store(folder())
         grid.run((cell.config for cell in wanted), store, progress=self._say, **machine)
         found = list(store.find(wanted))
         return Shown({part: self.preset for part in dict.fromkeys(cell.part for cell in wanted)}, wanted, found)
-
-    def _folder(self) -> Path:
-        return Store().folder if Store().folder.is_absolute() else self.root / Store().folder
 
     def _say(self, done: int, total: int) -> None:
         if done % max(1, total // 10) == 0 or done == total:
@@ -185,10 +182,15 @@ def _given(parameters: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _root() -> Path:
+def root() -> Path:
     """The checkout that the notebook runs in, or the current folder outside one."""
     here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / "_config.yml").exists()), here)
+    return next((place for place in (here, *here.parents) if (place / "_config.yml").exists()), here)
+
+
+def folder() -> Path:
+    """Where the runs are: $ASYM_RUNS, or runs/ of the checkout."""
+    return root() / Store().folder
 
 
 def _data(record: Record) -> str:

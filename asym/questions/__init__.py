@@ -20,16 +20,23 @@ from asym.questions import (
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A question of the book: its words, the original's own answer, its planned cells and its claims."""
+    """A question of the book: its words, the original's own answer, the figure to look at first, its planned cells and claims."""
 
     asks: str
     answer: str
+    figure: str
     cells: tuple[Cell, ...]
     claims: tuple[Claim, ...]
 
 
 def _question(module) -> Question:
-    return Question(asks=module.ASKS, answer=module.ANSWER, cells=tuple(module.cells()), claims=tuple(module.claims()))
+    return Question(
+        asks=module.ASKS,
+        answer=module.ANSWER,
+        figure=module.FIGURE,
+        cells=tuple(module.cells()),
+        claims=tuple(module.claims()),
+    )
 
 
 QUESTIONS = {

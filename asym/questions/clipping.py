@@ -9,6 +9,7 @@ from asym.questions.conv_dense_head import LONGEST, TEXT_LR
 
 ASKS = "Does gradient clipping help?"
 ANSWER = "it ruins all training, at every clip value tried (no value is recorded)"
+FIGURE = "fig-clipping-gradients"  # the page's main evidence
 BOUNDS = {"value": (1e-4, 1e-3, 1e-2, 1e-1, 1.0), "norm": (1e-3, 1e-2, 1e-1, 1.0, 10.0)}
 CONV_BOUNDS = {"value": (1e-4, 1e-2, 1.0), "norm": (1e-3, 1e-1, 10.0)}
 OPTIMIZERS = {"adam": {}, "sgd": {"optimizer": "sgd", "lr": TEXT_LR}}

@@ -8,6 +8,7 @@ from asym.quantities import accuracy, measure
 
 ASKS = "Does asymmetric backpropagation learn at all, beside ordinary backpropagation?"
 ANSWER = "yes, in shallow dense nets"
+FIGURE = "fig-dense-beside"  # the page's main evidence
 PART = "table 2"
 NETWORKS = ("DS0", "DSR1", "DSR2", "DSR1-U", "DSR2-U")
 LOSS_WORDS = {"ce": "With cross entropy", "hinge": "With hinge loss"}

@@ -10,6 +10,7 @@ from asym.questions.dense import LOSS_WORDS
 
 ASKS = "Does it survive depth?"
 ANSWER = "deeper nets are more vulnerable"
+FIGURE = "fig-depth-sweep"  # the page's main evidence
 PART = "table 4"
 NETWORKS = ("DD0", "DDR1", "DDR2", "DDR4", "DDR1-U", "DDR2-U", "DDR4-U")
 SWEEP_RULES = ("bp", "fa", "shared_update", "kp", "dfa")

@@ -8,6 +8,7 @@ from asym.quantities import accuracy, diverged, measure
 
 ASKS = "How do several random-feedback layers behave together?"
 ANSWER = "very unstable, most of all in conv nets"
+FIGURE = "fig-multilayer-against-count"  # the page's main evidence
 COUNTS = range(5)
 PARTS = {"dense": "DD", "conv": "PG", "conv, tanh": "PG"}
 WORDS = {"dense": "the deep dense net", "conv": "the conv net with relu", "conv, tanh": "the conv net with tanh"}
