@@ -70,7 +70,7 @@ def at_epoch(runs: pd.DataFrame, epoch: int) -> pd.DataFrame:
 
 def last_epoch(runs: pd.DataFrame) -> pd.DataFrame:
     """Each run's last row."""
-    return runs.loc[runs.groupby(RUN)["epoch"].idxmax()] if len(runs) else runs
+    return runs.loc[runs.groupby(RUN)["epoch"].idxmax().sort_values()] if len(runs) else runs
 
 
 def from_control(runs: pd.DataFrame, rules: Iterable[str]) -> pd.DataFrame:

@@ -57,8 +57,8 @@ def _band(ax: Axes, summary: pd.DataFrame, x: str, **style) -> None:
 
 
 def _panels(names: list[str], height: float, **options) -> tuple[Figure, list[Axes]]:
-    """A figure with a titled panel a name, at most three in a row."""
-    columns = min(3, max(1, len(names)))
+    """A figure with a titled panel a name, two or three in a row."""
+    columns = min(2 if len(names) == 4 else 3, max(1, len(names)))
     rows = max(1, math.ceil(len(names) / columns))
     size = (WIDTH, height * rows + 0.5)
     figure, axes = plt.subplots(rows, columns, layout="constrained", figsize=size, squeeze=False, **options)
@@ -97,15 +97,17 @@ def against(
     figure, axes = _panels(panels, 2.9, sharey=True)
     palette = dict(zip(lines, sns.color_palette("colorblind", len(lines)), strict=True)) | COLOURS
     marks = dict(zip(lines, "osD^vPX*h" * len(lines), strict=False)) | MARKERS
-    for ax, name in zip(axes, panels, strict=True):
+    for index, (ax, name) in enumerate(zip(axes, panels, strict=True)):
         for label in lines:
             mine = rows[(rows[panel] == name) & (rows[line] == label)]
             summary = _summary(mine, [x], value)
             if len(summary):
                 _band(ax, summary, x, color=palette[label], marker=marks[label], ms=5, lw=1.4, label=label)
-        ax.set(xlabel=labels[0], ylabel=labels[1] if ax is axes[0] else "", xscale="log" if log else "linear")
+        crowded = len(axes) not in (1, 2, 4) and index % 3 != 1  # of three side by side the middle one is labelled
+        ax.set(xlabel="" if crowded else labels[0], xscale="log" if log else "linear")
         if not log:
             ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    axes[0].set_ylabel(labels[1])
     _legend(figure, axes)
     return figure
 
@@ -190,7 +192,8 @@ def beside_original(table: pd.DataFrame, panel: str = "loss") -> Figure:
 def _row_name(entry: dict, panel: str) -> str:
     epochs = "" if math.isnan(entry["epochs"]) else f", {entry['epochs']:.0f} epochs"
     activation = "" if panel == "activation" or entry["activation"] == "relu" else f", {entry['activation']}"
-    return f"{entry['network']}{activation}{epochs}"
+    optimizer = "" if panel == "optimizer" or entry["optimizer"] == "adam" else f", {entry['optimizer']}"
+    return f"{entry['network']}{activation}{optimizer}{epochs}"
 
 
 def nothing() -> Figure:
