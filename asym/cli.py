@@ -127,7 +127,8 @@ def check(
             raise typer.BadParameter(str(error)) from None
         differing = rows[~rows["matches"]]
         wrong += len(differing)
-        console.print(_checked(name, rows if everything else differing))
+        if everything or len(differing):
+            console.print(_checked(name, rows if everything else differing))
         console.print(f"{name}: {len(rows) - len(differing)} of {len(rows)} match")
     raise typer.Exit(1 if wrong else 0)
 

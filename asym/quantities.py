@@ -32,6 +32,23 @@ class Evidence:
     def layers(self) -> pd.DataFrame:
         return layer_frame(self.found)
 
+    def rows(self, part: str, network: str, layers: bool) -> pd.DataFrame:
+        """The rows of one network of a part, of `layers` or of `runs`; an empty frame where it has not been run."""
+        table, groups = (self.layers, self._layers_of) if layers else (self.runs, self._runs_of)
+        return table.iloc[groups[part, network]] if (part, network) in groups else table.iloc[:0]
+
+    @cached_property
+    def _runs_of(self) -> dict:
+        return _places(self.runs)
+
+    @cached_property
+    def _layers_of(self) -> dict:
+        return _places(self.layers)
+
+
+def _places(table: pd.DataFrame) -> dict:
+    return table.groupby(["part", "network"]).indices if len(table) else {}
+
 
 class Horizon(NamedTuple):
     """The epoch that a quantity asks for, and the last at which the runs there are let it be read."""
@@ -116,11 +133,10 @@ def chosen(part: str, networks: Sequence[str], **fields: str) -> Quantity:
 
 def _read(part: str, network: str, epoch: int | None, column: str, fields: dict, scale: float, unit: str) -> Quantity:
     """A column of the runs of one network, or of a layer of it, at an epoch."""
-    wanted = {"part": part, "network": network} | fields
 
     def rows(evidence: Evidence) -> pd.DataFrame:
-        found = evidence.layers if "layer" in fields else evidence.runs
-        for name, value in wanted.items():
+        found = evidence.rows(part, network, "layer" in fields)
+        for name, value in fields.items():
             found = found[found[name] == value] if len(found) else found
         return found
 
@@ -141,4 +157,4 @@ def _read(part: str, network: str, epoch: int | None, column: str, fields: dict,
         return pd.DataFrame({"value": scale * found[column].astype(float), "whole": whole})
 
     when = "last epoch" if epoch is None else f"epoch {epoch}"
-    return Quantity(f"{column}({', '.join(map(str, [*wanted.values(), when]))})", unit, horizon, at)
+    return Quantity(f"{column}({', '.join(map(str, [part, network, *fields.values(), when]))})", unit, horizon, at)
