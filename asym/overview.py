@@ -44,7 +44,9 @@ def show_verdicts(table: pd.DataFrame) -> HTML:
 
 def show_claims(table: pd.DataFrame, word: str) -> HTML:
     """The ids of the claims that have a verdict, by question."""
-    rows = [{"question": entry["name"], "claims": ", ".join(entry[word]) or "none"} for entry in table.to_dict("records")]
+    rows = [{"question": entry["name"], "claims": ", ".join(entry[word])} for entry in table.to_dict("records") if entry[word]]
+    if not rows:
+        return HTML("<p>None.</p>")
     return HTML(pd.DataFrame(rows).to_html(index=False, border=0, classes="claims"))
 
 

@@ -10,6 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from asym.claims import UNTESTED
 from asym.frames import interval
 from asym.rules import RULES
 
@@ -73,7 +74,10 @@ def _legend(figure: Figure, axes: list[Axes], extra: tuple = ()) -> None:
     named = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     named |= dict(extra)
     if named:
-        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=min(4, len(named)))
+        columns = max(1, min(len(named), 4, 72 // (6 + max(map(len, named)))))
+        lines = math.ceil(len(named) / columns)
+        figure.set_figheight(figure.get_figheight() + 0.22 * lines)
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns)
 
 
 def accuracies(runs: pd.DataFrame) -> pd.DataFrame:
@@ -131,15 +135,9 @@ def learning_curves(runs: pd.DataFrame, printed: pd.DataFrame, panel: str = "los
                 style = "--" if "-U" in network.replace("-Untie", "") else "-"
                 _band(ax, mine, "epoch", color=colours[network], ls=style, lw=1.4, label=network)
             theirs = printed[(printed[panel] == name) & (printed["network"] == network)]
-            ax.plot(
-                theirs["epochs"].fillna(last),
-                theirs["accuracy_percent"],
-                "x",
-                color=colours[network],
-                ms=8,
-                mew=2,
-                clip_on=False,
-            )
+            if len(theirs):
+                style = {"color": colours[network], "ms": 8, "mew": 2, "clip_on": False}
+                ax.plot(theirs["epochs"].fillna(last), theirs["accuracy_percent"], "x", **style)
         ax.set(xlabel="epoch", ylabel="test accuracy (%)" if ax is axes[0] else "")
     cross = plt.Line2D([], [], color="black", ls="", marker="x", ms=8, mew=2)
     _legend(figure, axes, (("original", cross),))
@@ -204,18 +202,24 @@ def nothing() -> Figure:
 
 
 def forest(judged: pd.DataFrame, names: list[str]) -> Figure:
-    """Differences in points with their 95 % intervals, a row each (names), the original's as crosses; judged: claims.judge."""
+    """Differences in points with their 95 % intervals, a row each (names), the original's as crosses; judged: claims.judge.
+
+    A claim not yet tested, for want of seeds, epochs or the original's data, is drawn hollow and pale.
+    """
     figure, ax = plt.subplots(layout="constrained", figsize=(WIDTH, 0.9 + 0.2 * len(judged)))
     for y, entry in enumerate(judged.to_dict("records")):
         half = 0 if math.isnan(entry["half_width"]) else entry["half_width"]
-        ax.errorbar(entry["value"], y, xerr=half, fmt="o", color=COLOURS["bp"], ms=4, capsize=2)
+        tested = {} if entry["verdict"] != UNTESTED else {"mfc": "white", "alpha": 0.45}
+        ax.errorbar(entry["value"], y, xerr=half, fmt="o", color=COLOURS["bp"], ms=4, capsize=2, **tested)
         ax.plot(entry["original"], y, "x", color=COLOURS["kp"], ms=6, mew=1.6)
     ax.axvline(0, color="0.3", lw=1)
     ax.set_yticks(range(len(names)), names, fontsize=8)
     ax.set(xlabel="test accuracy minus that of backpropagation (points)", ylim=(len(names) - 0.5, -0.5))
     ours = plt.Line2D([], [], color=COLOURS["bp"], marker="o", ms=4, ls="-")
     theirs = plt.Line2D([], [], color=COLOURS["kp"], marker="x", ms=6, mew=1.6, ls="")
-    _legend(figure, [], (("ours, paired by seed, 95 % interval", ours), ("original, one seed", theirs)))
+    hollow = plt.Line2D([], [], color=COLOURS["bp"], marker="o", ms=4, ls="-", mfc="white", alpha=0.45)
+    names = ("ours, paired by seed, 95 % interval", "the same, not yet tested as planned", "original, one seed")
+    _legend(figure, [], tuple(zip(names, (ours, hollow, theirs), strict=True)))
     return figure
 
 

@@ -98,6 +98,7 @@ def test_form(path):
         assert not any(isinstance(node, ast.ClassDef | ast.FunctionDef) for node in nodes), "notebooks define nothing"
         assert not any(isinstance(node, ast.Attribute) and node.attr in ("backward", "step") for node in nodes)
         assert cell.execution_count, "stored notebooks are executed"
+        assert not [out for out in cell.outputs if out.get("name") == "stderr" or out.output_type == "error"]
         if "page.figure(" in cell.source:
             meta = cell.metadata["mystnb"]
             assert meta["figure"]["name"].startswith(f"fig-{path.stem}") and len(meta["figure"]["caption"]) > 40
