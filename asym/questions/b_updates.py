@@ -8,7 +8,7 @@ from asym.quantities import accuracy, measure
 
 ASKS = "Does updating the feedback like the weight help?"
 ANSWER = "yes: it stabilises many cases; given enough training the results are similar"
-FIGURE = "fig-b_updates-decay"  # the page's main evidence
+FIGURE = "fig-b-updates-decay"  # the page's main evidence
 DECAYS = (0.01, 0.1, 1.0)  # with Adam's 1e-3, W - B loses 0.1, 1 and 10 % in an epoch of 100 steps
 NETS = {  # part: the net with fixed feedback, its control, the question and table they are from, the longest training there
     "dense, shallow": ("DSR2", "DS0", ("dense", "table 2"), {"epochs": 100}),

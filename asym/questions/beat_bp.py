@@ -16,7 +16,7 @@ from asym.rules import RULES
 
 ASKS = "Can asymmetric backpropagation beat the original?"
 ANSWER = "never"
-FIGURE = "fig-beat_bp-forest"  # the page's main evidence
+FIGURE = "fig-beat-bp-forest"  # the page's main evidence
 MODERN = {"modern, dense": "DD", "modern, conv": "PG"}
 RATES = (3e-4, 1e-3, 3e-3)
 HELD_OUT = 5000

@@ -9,7 +9,7 @@ from asym.questions.dense import LOSS_WORDS
 
 ASKS = "Random feedback in the dense head of a conv net?"
 ANSWER = "possible, but poor"
-FIGURE = "fig-conv_dense_head-beside"  # the page's main evidence
+FIGURE = "fig-conv-dense-head-beside"  # the page's main evidence
 NETWORKS = ("PG0", "PGR1", "PGR2", "PGR1-U", "PGR2-U")
 LONGEST = 300  # no epoch count is printed of table 7 and of the text's nets; they get table 6's longest
 TEXT = "table 6t"

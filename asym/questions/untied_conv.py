@@ -9,7 +9,7 @@ from asym.questions.dense import LOSS_WORDS
 
 ASKS = "Does untied convolution work?"
 ANSWER = "sound, but its many parameters overfit severely"
-FIGURE = "fig-untied_conv-overfitting"  # the page's main evidence
+FIGURE = "fig-untied-conv-overfitting"  # the page's main evidence
 NETWORKS = ("PG-Untie", "PG-Untie-R1", "PG-Untie-R2", "PG-Untie-R1-U", "PG-Untie-R2-U")
 FIXED_NETWORKS = ("PG-Untie", "PG-Untie-R2", "PG-Untie-R3", "PG-Untie-R2-U", "PG-Untie-R3-U")
 FIXED = {"frozen": (0,), "pretrained": 100, "activation": "tanh", "epochs": 100}  # the first convolution of a trained PG0

@@ -8,7 +8,7 @@ from asym.quantities import accuracy, measure
 
 ASKS = "Random feedback inside untied convolution?"
 ANSWER = "ruins the training"
-FIGURE = "fig-untied_feedback-against-count"  # the page's main evidence
+FIGURE = "fig-untied-feedback-against-count"  # the page's main evidence
 PARTS = {"table 10t": "tanh", "relu": "relu"}
 NETWORKS = with_shared(["PG-Untie", *(f"PG-Untie-R{count}" for count in range(1, 5))])
 RUINED = 10.0  # points
