@@ -143,7 +143,7 @@ class Page:
         return HTML(tables.as_text(table).to_html(index=False, border=0, na_rep="", classes="beside-original"))
 
     def show_claims(self, judged: pd.DataFrame) -> HTML:
-        """The claims, what the original and our runs give for each, and the verdict."""
+        """What each entry says, what the original and our runs give for it, and a claim's verdict."""
         rows = [
             {
                 "claim": entry["sentence"],
@@ -154,7 +154,6 @@ class Page:
                 "verdict": entry["verdict"],
             }
             for entry in judged.to_dict("records")
-            if entry["verdict"]
         ]
         return HTML(pd.DataFrame(rows).to_html(index=False, border=0, classes="claims"))
 

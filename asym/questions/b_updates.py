@@ -65,6 +65,12 @@ def claims() -> Iterator[Claim]:
             published=theirs[shared] - theirs[control],
             least=-SIMILAR,
         )
+        for name in (control, network, shared, *(kp(network, decay) for decay in DECAYS)):
+            yield Claim(
+                id=f"b_updates-accuracy-{slug}-{name.replace(' ', '-')}",
+                sentence=f"{name} ends at this test accuracy, and scatters over seeds by this much.",
+                quantity=accuracy(part, name),
+            )
         for decay in DECAYS:
             ours = accuracy(part, kp(network, decay))
             yield Claim(
