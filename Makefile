@@ -66,7 +66,7 @@ render/%: venv
 	mv _build/running/$* book/$*
 
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: venv
 	$(BIN)/ruff check .

@@ -109,7 +109,11 @@ def against(
                 _band(ax, summary, x, color=palette[label], marker=marks[label], ms=5, lw=1.4, label=label)
         crowded = len(axes) not in (1, 2, 4) and index % 3 != 1  # of three side by side the middle one is labelled
         ax.set(xlabel="" if crowded else labels[0], xscale="log" if log else "linear")
-        if not log:
+        if log:
+            values = sorted(rows.loc[rows[panel] == name, x].unique())
+            ax.set_xticks(values, [f"{value:g}" for value in values], fontsize=8)
+            ax.minorticks_off()
+        else:
             ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes[0].set_ylabel(labels[1])
     _legend(figure, axes)
