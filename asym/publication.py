@@ -14,7 +14,7 @@ from asym.cells import Cell
 from asym.config import Config
 from asym.measures import MEASURES
 from asym.questions import QUESTIONS, cells
-from asym.results import Record, whole
+from asym.results import SPLIT_COLUMN, Record, whole
 
 LEVELS = ("quick", "cpu", "paper")  # from the smallest
 FILE = "runs.parquet"
@@ -43,9 +43,10 @@ def published(path: Path) -> list[Record]:
     records = []
     for _, rows in pd.read_parquet(path).groupby("run", sort=True):
         first = rows.iloc[0]
-        columns = rows.drop(columns=["run", "config", "diverged", "provenance"])
-        epochs = [{k: v.tolist() if k in MEASURES else v for k, v in row.items()} for row in columns.to_dict("records")]
         config = Config.from_dict(json.loads(first["config"]))
+        common = ["run", "config", "diverged", "provenance"]
+        columns = rows.drop(columns=common if config.validation else [*common, SPLIT_COLUMN], errors="ignore")
+        epochs = [{k: v.tolist() if k in MEASURES else v for k, v in row.items()} for row in columns.to_dict("records")]
         records.append(Record(config, epochs, bool(first["diverged"]), json.loads(first["provenance"])))
     return records
 

@@ -17,6 +17,7 @@ from asym.measures import MEASURES
 
 SCHEMA = 1
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "test_accuracy", "seconds")
+SPLIT_COLUMN = "validation_accuracy"  # of runs that hold images out, and of no others
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,13 @@ def _parse(text: str) -> Record:
         raise ValueError(f"schema {body['schema']}, expected {SCHEMA}")
     if digest != _digest(body):
         raise ValueError(f"checksum {_digest(body)}, expected {digest}")
+    config = Config.from_dict(body["config"])
     columns = {name: [_number(value) for value in values] for name, values in body["epochs"].items()}
-    missing = sorted({*COLUMNS, *MEASURES} - set(columns))
+    missing = sorted({*COLUMNS, *MEASURES, *([SPLIT_COLUMN] if config.validation else [])} - set(columns))
     if missing:
         raise ValueError(f"lacks {', '.join(missing)}")
     epochs = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return Record(Config.from_dict(body["config"]), epochs, body["diverged"], body["provenance"])
+    return Record(config, epochs, body["diverged"], body["provenance"])
 
 
 def _digest(body: dict[str, Any]) -> str:
