@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.modules.utils import _pair
 
-from asym import gemm
+from asym import gemm, untied
 
 Pair = tuple[int, int]
 
@@ -70,100 +70,26 @@ class _Conv2d(Function):
         return dx, *_shared(dw, needs_weight, needs_feedback), None, None, None, None
 
 
-def _by_rows(x: Tensor, groups: int) -> Tensor:
-    """(N, C, H, W) -> (H, groups, N, W, C/groups): a window of one row is then a plain matrix of a row stride, W * C/groups."""
-    n, c, height, width = x.shape
-    return x.reshape(n, groups, c // groups, height, width).permute(3, 1, 0, 4, 2).contiguous()
-
-
-def _windows(row: Tensor, width: int, stride: int, dilation: int) -> Tensor:
-    """One row's windows (groups, N, W, C/groups) -> (groups * W', N, width * C/groups): a view unless dilated or grouped."""
-    windows = row.unfold(2, dilation * (width - 1) + 1, stride)[..., ::dilation]  # groups, N, W', C/groups, width
-    return windows.permute(0, 2, 1, 4, 3).flatten(3).flatten(0, 1)
-
-
-def _by_kernel_rows(weight: Tensor, size: Pair, kernel: Pair, groups: int) -> Tensor:
-    """(P, C/groups * kh * kw, O) -> (H', kh, groups * W', kw * C/groups, O/groups)."""
-    weight = weight.reshape(*size, -1, *kernel, groups, weight.shape[2] // groups).permute(0, 3, 5, 1, 4, 2, 6)
-    return weight.flatten(4, 5).flatten(2, 3)
-
-
-def _stacked(rows: list[Tensor]) -> Tensor:
-    """Rows of (N, W, groups, C/groups) -> (N, C, H, W) in torch's channels_last layout, whatever comes next in a net."""
-    return torch.stack(rows, 1).flatten(3).permute(0, 3, 1, 2)
-
-
 class _UntiedConv2d(Function):
-    """Row by row: an output row is the sum over kernel rows of batched products, one for each column; nothing is gathered."""
-
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x, weight, feedback, size, kernel, stride, dilation, groups):
-        x, weight = _by_rows(x, groups), _by_kernel_rows(weight, size, kernel, groups)
-        rows = []
-        for top in range(size[0]):
-            y = 0
-            for i in range(kernel[0]):
-                windows = _windows(x[top * stride[0] + i * dilation[0]], kernel[1], stride[1], dilation[1])
-                y = torch.baddbmm(y, windows, weight[top, i]) if i else torch.bmm(windows, weight[top, i])
-            rows.append(y.unflatten(0, (groups, -1)).permute(2, 1, 0, 3))  # N, W', groups, O/groups
-        return _stacked(rows)
+    def forward(x, weight, feedback, geometry):
+        return untied.product("y", x, weight, untied.Geometry(*geometry))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, weight, feedback, _, *ctx.geometry = inputs
+        x, weight, feedback, geometry = inputs
+        ctx.geometry = untied.Geometry(*geometry)
         ctx.save_for_backward(x, weight if feedback is None else feedback)
 
     @staticmethod
     def backward(ctx, e):
         x, feedback = ctx.saved_tensors
-        kernel, stride, dilation, groups = ctx.geometry
-        n, out, *size = e.shape
         needs_x, needs_weight, needs_feedback = ctx.needs_input_grad[:3]
-        e = e.reshape(n, groups, out // groups, *size).permute(3, 1, 4, 0, 2)
-        e = e.reshape(size[0], groups * size[1], n, out // groups)
-        dx = dw = None
-        if needs_x:
-            dx = _errors_back(e, _by_kernel_rows(feedback, size, kernel, groups), x.shape, *ctx.geometry)
-        if needs_weight or needs_feedback:
-            dw = _products(_by_rows(x, groups), e, *ctx.geometry).reshape(feedback.shape)
-        return dx, *_shared(dw, needs_weight, needs_feedback), None, None, None, None, None
-
-
-def _errors_back(e, weight, shape, kernel, stride, dilation, groups):
-    """dx (N, C, H, W): for every input row the sum over kernel rows of batched products, then the windows' columns added up."""
-    n, c, height, width = shape
-    columns = e.shape[1] // groups
-    rows = []
-    for row in range(height):
-        windows = None
-        for i in range(kernel[0]):
-            top, rest = divmod(row - i * dilation[0], stride[0])
-            if rest == 0 and 0 <= top < e.shape[0]:
-                back = weight[top, i].transpose(1, 2)
-                windows = torch.bmm(e[top], back) if windows is None else torch.baddbmm(windows, e[top], back)
-        dx = e.new_zeros(groups, n, width, c // groups)
-        if windows is not None:
-            windows = windows.reshape(groups, columns, n, kernel[1], c // groups).transpose(1, 2)
-            for j in range(kernel[1]):
-                left = j * dilation[1]
-                dx[:, :, left : left + stride[1] * (columns - 1) + 1 : stride[1]] += windows[:, :, :, j]
-        rows.append(dx.permute(1, 2, 0, 3))
-    return _stacked(rows)
-
-
-def _products(x, e, kernel, stride, dilation, groups):
-    """dW (H', W', C/groups, kh, kw, groups, O/groups) of x by rows and e (H', groups * W', N, O/groups)."""
-    rows = []
-    for top in range(e.shape[0]):
-        found = []
-        for i in range(kernel[0]):
-            windows = _windows(x[top * stride[0] + i * dilation[0]], kernel[1], stride[1], dilation[1])
-            dw = torch.bmm(windows.transpose(1, 2), e[top])
-            found.append(dw.reshape(groups, -1, kernel[1], x.shape[-1], e.shape[-1]).permute(1, 3, 2, 0, 4))
-        rows.append(torch.stack(found, 2))
-    return torch.stack(rows)
+        dx = untied.product("x", e, feedback, ctx.geometry) if needs_x else None
+        dw = untied.product("w", x, e, ctx.geometry) if needs_weight or needs_feedback else None
+        return dx, *_shared(dw, needs_weight, needs_feedback), None
 
 
 class _DirectFeedback(Function):
@@ -278,11 +204,14 @@ def untied_conv2d(
     kernel_size, stride, dilation = _pair(kernel_size), _pair(stride), _pair(dilation)
     x, weight, feedback = _autocast(x, weight, feedback)
     unbatched = x.dim() == 3
-    x = F.pad(x[None] if unbatched else x, _pads(padding, kernel_size, stride, dilation))
-    size = tuple((x.shape[2 + a] - dilation[a] * (kernel_size[a] - 1) - 1) // stride[a] + 1 for a in (0, 1))
+    x = x[None] if unbatched else x
+    left, right, top, bottom = _pads(padding, kernel_size, stride, dilation)
+    padded = x.shape[2] + top + bottom, x.shape[3] + left + right
+    size = [(padded[a] - dilation[a] * (kernel_size[a] - 1) - 1) // stride[a] + 1 for a in (0, 1)]
     if weight.shape[0] != size[0] * size[1]:
         raise ValueError(f"weight holds {weight.shape[0]} positions; an input of this size has {size[0]} x {size[1]}")
-    y = _UntiedConv2d.apply(x, weight, feedback, size, kernel_size, stride, dilation, groups)
+    geometry = *x.shape[1:], weight.shape[2], *size, *kernel_size, *stride, *dilation, top, left, groups
+    y = _UntiedConv2d.apply(x, weight, feedback, geometry)
     y = y[0] if unbatched else y
     return y if bias is None else y + bias.to(y.dtype)
 

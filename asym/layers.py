@@ -263,13 +263,17 @@ class UntiedConv2d(FeedbackLayer):
             raise ValueError(
                 f"input must end in (channels, height, width) = {(self.in_channels, *self.input_size)}; got {tuple(x.shape)}"
             )
-        mode = {"zeros": "constant"}.get(self.padding_mode, self.padding_mode)
-        x = F.pad(x, self._pads, mode) if any(self._pads) else x
-        return self.operate_padded(x, weight, feedback, bias)
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            x, padding = F.pad(x, self._pads, self.padding_mode), 0
+        return functional.untied_conv2d(x, weight, feedback, bias, padding=padding, **self._geometry)
 
-    def operate_padded(self, x: Tensor, weight: Tensor, feedback: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        geometry = {"stride": self.stride, "dilation": self.dilation, "groups": self.groups}
-        return functional.untied_conv2d(x, weight, feedback, bias, kernel_size=self.kernel_size, **geometry)
+    def operate_padded(self, x: Tensor, weight: Tensor) -> Tensor:
+        return functional.untied_conv2d(x, weight, None, **self._geometry)
+
+    @property
+    def _geometry(self) -> dict:
+        return {"kernel_size": self.kernel_size, "stride": self.stride, "dilation": self.dilation, "groups": self.groups}
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
