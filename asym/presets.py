@@ -65,7 +65,7 @@ class Preset:
         plan = cell.config
         shorter = lambda epochs: epochs if scale["epochs"] is None else min(epochs, scale["epochs"])  # noqa: E731
         batch = scale["batch"] or plan.batch
-        left = scale["subset"] and scale["subset"] // 5  # a level with few images holds back a fifth of them
+        fifth = plan.validation if scale["subset"] is None else scale["subset"] // 5  # held back of a level's few images
         config = replace(
             plan,
             dataset=plan.dataset if self.dataset == "cifar10" else self.dataset,  # a plan's CIFAR-100 beside its CIFAR-10
@@ -74,7 +74,7 @@ class Preset:
             unverified_data=self.unverified_data,
             epochs=shorter(plan.epochs),
             pretrained=shorter(plan.pretrained),
-            validation=min(plan.validation, left) if left else plan.validation,
+            validation=min(plan.validation, fifth),
             batch=batch,
             seed=seed,
         )
