@@ -23,6 +23,7 @@ IMAGE, LIBRARIES = reference.IMAGE, reference.LIBRARIES
 @pytest.fixture(autouse=True)
 def stock(monkeypatch):
     monkeypatch.setenv("ASYM_GEMM", "stock")
+    monkeypatch.setenv("ASYM_UNTIED", "torch")
 
 
 def pair(name, rule):

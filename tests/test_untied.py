@@ -213,6 +213,14 @@ def calls(monkeypatch):
     return seen
 
 
+@pytest.mark.parametrize("wants", ["x", "w", "xw", ""])
+def test_the_kernel_computes_only_what_is_asked_for(wants, compiled, monkeypatch):
+    ours, x = layer("padding").requires_grad_("w" in wants), torch.ones(2, 6, 5, 6, requires_grad="x" in wants)
+    seen = calls(monkeypatch)
+    (ours(x).sum() + torch.zeros((), requires_grad=True)).backward()
+    assert sorted(seen) == sorted(f"y{wants}")
+
+
 @pytest.mark.parametrize(("form", "expected"), [("auto", "big"), ("", "big"), ("compiled", "all"), ("torch", "none")])
 def test_the_variable_says_which_layers_are_compiled(form, expected, compiled, monkeypatch):
     monkeypatch.setenv("ASYM_UNTIED", form)
