@@ -8,17 +8,17 @@ GUESS = 0.1
 PROVENANCE = {"started": "2020-01-01T00:00:00+00:00", "seconds": 1.0, "device": "made up"}
 
 
-def record(config: Config, accuracy: float = 0.5, *, diverged_at: int | None = None, validation: float | None = None) -> Record:
+def record(config: Config, accuracy: float = 0.5, *, diverged_at: int | None = None, validation: float = 0.5) -> Record:
     """A run whose test accuracy grows linearly from 0 to `accuracy` at its last epoch, its training accuracy twice as fast.
 
-    Its validation accuracy is the given one throughout; every measure of layer l is 10 l + epoch. A diverged run ends at a guess.
+    Its held-out images give `validation` throughout; every measure of layer l is 10 l + epoch. A diverged run ends at a guess.
     """
     last = config.epochs if diverged_at is None else diverged_at
     epochs = []
     for epoch in range(last + 1):
         reached = GUESS if epoch == diverged_at else accuracy * epoch / config.epochs
         row = {"epoch": epoch, "train_loss": 1.0, "train_accuracy": 2 * reached, "test_accuracy": reached, "seconds": 1.0}
-        row |= {} if validation is None else {"validation_accuracy": validation}
+        row |= {"validation_accuracy": validation} if config.validation else {}
         measures = [10.0 * (layer + 1) + epoch for layer in range(config.layers)]
         epochs.append(row | {name: list(measures) for name in MEASURES})
     return Record(config, epochs, diverged_at is not None, dict(PROVENANCE))
