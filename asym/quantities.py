@@ -118,7 +118,10 @@ def measure(name: str, part: str, network: str, layer: int, *, epoch: int | None
 
 
 def chosen(part: str, networks: Sequence[str], **fields: str) -> Quantity:
-    """The test accuracy (%) at the last epoch of the one network whose validation accuracy, the mean over its seeds, is best."""
+    """The test accuracy (%) at the last epoch of the one network whose validation accuracy, the mean over its seeds, is best.
+
+    A seed is whole where all of the networks have run it: before that the choice is not yet the one that is asked for.
+    """
     trials = [accuracy(part, network, **fields) for network in networks]
     scores = [accuracy(part, network, column="validation_accuracy", **fields) for network in networks]
 
@@ -126,9 +129,13 @@ def chosen(part: str, networks: Sequence[str], **fields: str) -> Quantity:
         means = [score.of(evidence)["value"].mean() for score in scores]
         return max(zip(means, trials, strict=True), key=lambda pair: -math.inf if math.isnan(pair[0]) else pair[0])[1]
 
+    def at(evidence: Evidence, epoch: int) -> pd.DataFrame:
+        values = best(evidence).at(evidence, epoch)
+        common = set.intersection(*(set(score.of(evidence).index) for score in scores))
+        return values.assign(whole=values["whole"] & values.index.isin(common))
+
     text = f"test_accuracy({part}, that of [{'; '.join(networks)}] with the best validation_accuracy, last epoch)"
-    horizon = lambda evidence: best(evidence).horizon(evidence)  # noqa: E731
-    return Quantity(text, "points", horizon, lambda evidence, epoch: best(evidence).at(evidence, epoch))
+    return Quantity(text, "points", lambda evidence: best(evidence).horizon(evidence), at)
 
 
 def _read(part: str, network: str, epoch: int | None, column: str, fields: dict, scale: float, unit: str) -> Quantity:

@@ -1,0 +1,213 @@
+"""Quantities: one value a seed, paired by seed, at the epoch that is asked for or the last that both sides reached."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from made import record
+
+from asym.cells import cell
+from asym.quantities import Evidence, accuracy, chosen, diverged, measure, overfit
+
+
+def run(network, reached=0.5, *, seed=0, epochs=10, part="a", planned=None, made=None, **options):
+    """A cell and its made-up run; planned: what the plan asks for instead of what is run; made: options of the record."""
+    asked = cell(part, network, seed=seed, epochs=epochs, **options)
+    if planned:
+        asked = replace(asked, plan=replace(asked.config, **planned))
+    return asked, record(asked.config, reached, **(made or {}))
+
+
+def values(quantity, *found):
+    return quantity.of(Evidence(found))["value"].to_dict()
+
+
+def whole(quantity, *found):
+    return quantity.of(Evidence(found))["whole"].to_dict()
+
+
+# --- what is read ---------------------------------------------------------------------------------------------------------------
+
+
+def test_an_accuracy_has_one_value_a_seed_in_percent():
+    found = [run("DS0", reached, seed=seed) for seed, reached in ((3, 0.5), (0, 0.25))]
+    assert values(accuracy("a", "DS0"), *found) == {3: 50, 0: 25}
+    assert values(accuracy("a", "DS0", epoch=4), *found) == {3: 20, 0: 10}
+    assert values(accuracy("a", "DS0", epoch=0), *found) == {3: 0, 0: 0}
+
+
+def test_another_part_another_network_and_nothing_at_all_give_nothing():
+    found = [run("DS0"), run("DS0", part="b"), run("DSR1")]
+    assert values(accuracy("a", "DSR2"), *found) == values(accuracy("c", "DS0"), *found) == values(accuracy("a", "DS0")) == {}
+    assert accuracy("a", "DS0").of(Evidence([])).columns.tolist() == ["value", "whole"]
+
+
+@pytest.mark.parametrize(
+    "name, value, other", [("loss", "hinge", "ce"), ("activation", "tanh", "relu"), ("optimizer", "sgd", "adam")]
+)
+def test_fields_tell_networks_of_one_name_apart_and_without_them_it_is_refused(name, value, other):
+    found = [run("DS0", 0.5, **{name: other}), run("DS0", 0.25, **{name: value})]
+    assert values(accuracy("a", "DS0", **{name: value}), *found) == {0: 25}
+    assert values(accuracy("a", "DS0", **{name: other}), *found) == {0: 50}
+    with pytest.raises(ValueError, match="DS0 of a is several networks; say which by loss, activation, optimizer"):
+        values(accuracy("a", "DS0"), *found)
+
+
+def test_a_measure_is_read_at_its_layer_shares_in_percent():
+    found = [run("DSR2", epochs=4)]
+    assert values(measure("weight_angle", "a", "DSR2", 3), *found) == {0: 34}
+    assert values(measure("weight_angle", "a", "DSR2", 2, epoch=0), *found) == {0: 20}
+    assert values(measure("idle", "a", "DSR2", 1, loss="ce"), *found) == {0: 1400}
+    assert [measure(name, "a", "DSR2", 1).unit for name in ("weight_angle", "idle", "sign_agreement", "drift")] == [
+        "°",
+        "%",
+        "%",
+        "",
+    ]
+
+
+def test_a_measure_that_is_not_a_number_is_no_value():
+    asked, made = run("DSR1", epochs=2)
+    made.epochs[-1]["drift"][2] = math.nan
+    assert values(measure("drift", "a", "DSR1", 3), (asked, made)) == {}
+    assert values(measure("drift", "a", "DSR1", 3, epoch=1), (asked, made)) == {0: 31}
+
+
+def test_overfitting_is_training_minus_test_accuracy():
+    assert values(overfit("a", "DS0"), run("DS0", 0.25)) == {0: 25}
+    assert values(overfit("a", "DS0", epoch=4), run("DS0", 0.25)) == {0: 10}
+
+
+def test_the_text_says_what_is_read():
+    assert accuracy("table 2", "DS0", loss="ce", epoch=7).text == "test_accuracy(table 2, DS0, ce, epoch 7)"
+    assert measure("drift", "dense", "DSR2-U", 3).text == "drift(dense, DSR2-U, 3, last epoch)"
+    minus = accuracy("a", "DSR1") - accuracy("a", "DS0")
+    assert minus.text == "test_accuracy(a, DSR1, last epoch) - test_accuracy(a, DS0, last epoch)" and minus.unit == "points"
+
+
+# --- diverged runs --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_diverged_run_stands_with_its_last_row_and_is_whole():
+    found = [run("DS0", seed=0), run("DS0", seed=1, made={"diverged_at": 3})]
+    assert values(accuracy("a", "DS0"), *found) == {0: 50, 1: 10}
+    assert values(accuracy("a", "DS0", epoch=2), *found) == {0: 10, 1: pytest.approx(10)}  # before it diverged: 0.5 * 2 / 10
+    assert whole(accuracy("a", "DS0"), *found) == {0: True, 1: True}
+
+
+def test_the_rate_of_diverged_runs():
+    found = [run("DS0", seed=seed, made={"diverged_at": 3} if seed else None) for seed in range(3)]
+    assert values(diverged("a", "DS0"), *found) == {0: 0, 1: 100, 2: 100} and diverged("a", "DS0").unit == "%"
+
+
+def test_a_run_that_diverged_is_paired_like_any_other():
+    found = [run("DSR1", made={"diverged_at": 1}), run("DS0", 0.5)]
+    assert values(accuracy("a", "DSR1") - accuracy("a", "DS0"), *found) == {0: -40}
+
+
+# --- differences ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_difference_is_taken_seed_by_seed():
+    found = [run("DSR1", reached, seed=seed) for seed, reached in ((0, 0.3), (1, 0.4), (2, 0.5))]
+    found += [run("DS0", reached, seed=seed) for seed, reached in ((2, 0.1), (1, 0.2), (7, 0.9))]
+    assert values(accuracy("a", "DSR1") - accuracy("a", "DS0"), *found) == {1: pytest.approx(20), 2: pytest.approx(40)}
+
+
+def test_a_difference_with_a_side_that_has_not_run_is_empty():
+    for minus in (accuracy("a", "DSR1") - accuracy("a", "DS0"), accuracy("a", "DS0") - accuracy("a", "DSR1")):
+        assert values(minus, run("DS0")) == {}
+
+
+def test_a_difference_is_read_at_the_last_epoch_that_both_sides_reached():
+    longer = run("DSR1", 0.5, epochs=10, planned={"epochs": 100})
+    shorter = run("DS0", 0.2, epochs=4, planned={"epochs": 100})
+    minus = accuracy("a", "DSR1") - accuracy("a", "DS0")
+    assert values(minus, longer, shorter) == {0: pytest.approx(20 - 20)}  # 0.5 * 4 / 10 and 0.2
+    assert whole(minus, longer, shorter) == {0: False}
+    early = accuracy("a", "DSR1", epoch=2) - accuracy("a", "DS0", epoch=2)
+    assert values(early, longer, shorter) == {0: pytest.approx(10 - 10)} and whole(early, longer, shorter) == {0: True}
+
+
+def test_different_epochs_are_compared_only_where_both_are_reached():
+    """Epoch 8 of 10 beside the last of 4: each is read at its own, or not at all."""
+    minus = accuracy("a", "DSR1", epoch=8) - accuracy("a", "DS0")
+    assert values(minus, run("DSR1", 0.5), run("DS0", 0.2, epochs=4)) == {0: pytest.approx(40 - 20)}
+    assert whole(minus, run("DSR1", 0.5), run("DS0", 0.2, epochs=4)) == {0: True}
+    short = run("DSR1", 0.5, epochs=4, planned={"epochs": 10})
+    assert values(minus, short, run("DS0", 0.2, epochs=4)) == {}
+    assert values(minus, run("DSR1", 0.5), run("DS0", 0.2, epochs=3, planned={"epochs": 4})) == {}
+
+
+def test_a_difference_of_differences_is_read_where_all_four_are():
+    found = [run("DSR1", 0.4, epochs=8), run("DS0", 0.8, epochs=8), run("DDR1", 0.2, epochs=4), run("DD0", 0.6, epochs=4)]
+    found = [(replace(asked, plan=replace(asked.config, epochs=16)), made) for asked, made in found]
+    dense = accuracy("a", "DSR1") - accuracy("a", "DS0")
+    deep = accuracy("a", "DDR1") - accuracy("a", "DD0")
+    assert values(dense - deep, *found) == {0: pytest.approx((20 - 40) - (20 - 60))}
+    assert whole(dense - deep, *found) == {0: False}
+
+
+# --- whole ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "planned, is_whole",
+    [
+        ({}, True),
+        ({"seed": 5}, True),
+        ({"epochs": 11}, False),
+        ({"epochs": 9}, True),
+        ({"dataset": "cifar100"}, False),
+        ({"subset": 1000}, False),
+        ({"test_subset": 1000}, False),
+        ({"validation": 500}, False),
+        ({"batch": 100}, False),
+    ],
+)
+def test_only_runs_of_the_planned_data_and_epochs_are_whole(planned, is_whole):
+    found = run("DS0", planned=planned | {"lr": 0.5})
+    assert whole(accuracy("a", "DS0"), found) == {0: is_whole}
+    both = accuracy("a", "DS0", epoch=9) - accuracy("a", "DSR1", epoch=9)
+    at_nine = is_whole or planned == {"epochs": 11}
+    assert whole(both, found, run("DSR1")) == {0: at_nine}
+
+
+def test_each_seed_is_whole_by_itself():
+    found = [run("DS0", seed=0), run("DS0", seed=1, planned={"subset": 1000})]
+    assert whole(accuracy("a", "DS0"), *found) == {0: True, 1: False}
+
+
+# --- chosen ---------------------------------------------------------------------------------------------------------------------
+
+
+def candidates(**validation):
+    """Networks with a validation accuracy a seed each; the test accuracy is the contrary of it."""
+    return [
+        run("DSR1", 1 - score, seed=seed, name=name, validation=5000, made={"validation": score})
+        for name, scores in validation.items()
+        for seed, score in enumerate(scores)
+    ]
+
+
+def test_the_choice_is_by_validation_and_not_by_test_accuracy():
+    best = chosen("a", ["low", "high"])
+    assert values(best, *candidates(low=[0.4, 0.4], high=[0.5, 0.6])) == pytest.approx({0: 50, 1: 40})
+    assert best.text == "test_accuracy(a, that of [low; high] with the best validation_accuracy, last epoch)"
+
+
+def test_the_choice_is_one_for_all_seeds_by_their_mean():
+    assert values(chosen("a", ["x", "y"]), *candidates(x=[0.9, 0.1], y=[0.2, 0.7])) == pytest.approx({0: 10, 1: 90})  # 0.5, 0.45
+
+
+def test_the_choice_is_among_what_has_run_and_whole_where_all_have():
+    best = chosen("a", ["x", "y", "z"])
+    assert values(best, *candidates(y=[0.3])) == pytest.approx({0: 70}) and whole(best, *candidates(y=[0.3])) == {0: False}
+    found = candidates(x=[0.2, 0.2], y=[0.3, 0.3, 0.3], z=[0.1, 0.1])
+    assert whole(best, *found) == {0: True, 1: True, 2: False}
+    assert values(best) == {}
+
+
+def test_chosen_networks_are_compared_seed_by_seed():
+    minus = chosen("a", ["x", "y"]) - chosen("a", ["z"])
+    assert values(minus, *candidates(x=[0.2, 0.2], y=[0.3, 0.4], z=[0.5])) == pytest.approx({0: 70 - 50})
