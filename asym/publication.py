@@ -1,6 +1,7 @@
 """Published runs: one Parquet file a question, and which of them a page shows."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -46,9 +47,14 @@ def published(path: Path) -> list[Record]:
         config = Config.from_dict(json.loads(first["config"]))
         common = ["run", "config", "diverged", "provenance"]
         columns = rows.drop(columns=common if config.validation else [*common, SPLIT_COLUMN], errors="ignore")
-        epochs = [{k: v.tolist() if k in MEASURES else v for k, v in row.items()} for row in columns.to_dict("records")]
+        epochs = [{k: _floats(v) if k in MEASURES else v for k, v in row.items()} for row in columns.to_dict("records")]
         records.append(Record(config, epochs, bool(first["diverged"]), json.loads(first["provenance"])))
     return records
+
+
+def _floats(values: Iterable[float | None]) -> list[float]:
+    """A measure's list; of a file in which every value is NaN each comes back as None."""
+    return [math.nan if value is None else float(value) for value in values]
 
 
 def library(figures: Path) -> dict[str, Record]:

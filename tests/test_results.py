@@ -1,4 +1,4 @@
-"""The run store: a record is there whole or not at all, a damaged one is named and left out, and publishing changes nothing."""
+"""The run store: a record is there whole or not at all, a damaged one is named and left out."""
 
 import errno
 import hashlib
@@ -11,10 +11,10 @@ from dataclasses import replace
 import pytest
 
 from asym import grid
+from asym.cells import Cell
 from asym.config import Config
 from asym.measures import MEASURES
-from asym.questions import Cell
-from asym.results import COLUMNS, Record, Store, publish, published
+from asym.results import COLUMNS, Record, Store
 
 BP = Config(subset=500, hidden=(8,), rules=("bp", "bp"))
 FA = replace(BP, rules=("bp", "fa"), epochs=2)
@@ -254,30 +254,3 @@ def test_left_over_temporary_files_and_strangers_are_ignored(store, made):
     for name in (f"{FA.hash}.123.tmp", f"{BP.hash}.123.tmp", "notes.txt"):
         (store.folder / name).write_text("half a rec")
     assert [record.config for record in store.records()] == [BP] and store.load(FA) is None
-
-
-# --- published runs -------------------------------------------------------------------------------------------------------------
-
-
-def test_published_runs_come_back_as_they_were(tmp_path, made):
-    path = tmp_path / "figures/dense/runs.parquet"
-    publish(made, path)
-    assert list(map(text, published(path))) == [text(r) for r in sorted(made, key=lambda r: r.config.hash)]
-    assert names(path.parent) == ["runs.parquet"]
-
-
-def test_the_same_runs_give_the_same_file(tmp_path, made, store):
-    for record in made:
-        store.save(record)
-    paths = [tmp_path / name for name in ("a.parquet", "b.parquet", "c.parquet")]
-    publish(store.records(), paths[0])
-    publish([store.load(record.config) for record in made], paths[1])
-    publish(reversed(published(paths[0])), paths[2])
-    assert len({path.read_bytes() for path in paths}) == 1
-
-
-def test_nothing_published_is_no_runs(tmp_path):
-    path = tmp_path / "runs.parquet"
-    assert published(path) == []
-    publish([], path)
-    assert published(path) == []

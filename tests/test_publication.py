@@ -1,0 +1,188 @@
+"""Published runs: a file a question from which every run comes back as it was, and which of them a page shows."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from made import record
+
+from asym import grid, presets, publication
+from asym.config import Config
+from asym.presets import load
+from asym.publication import homes, library, publish, published, shown
+from asym.questions import QUESTIONS, cells, find
+from asym.results import Store
+
+BP = Config(subset=500, test_subset=100, hidden=(8,), rules=("bp", "bp"))
+DEEP = replace(BP, hidden=(8, 8), rules=("bp", "kp", "dfa"), weight_decay=0.1, seed=5, epochs=2)
+HELD_OUT = replace(BP, validation=100, batch=100, lr=0.1)
+DIVERGED = replace(BP, rules=("bp", "fa"), optimizer="sgd", lr=1e30, epochs=5)
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Real runs, one of them diverged, one with images held out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("ASYM_DATA", raising=False)
+        return [grid.perform(config) for config in (BP, DEEP, HELD_OUT, DIVERGED)]
+
+
+def text(record):
+    """All of a record as text: unlike ==, it takes NaN for NaN and 1 for other than 1.0."""
+    return json.dumps([record.config.to_dict(), record.epochs, record.diverged, record.provenance], sort_keys=True)
+
+
+# --- the file -------------------------------------------------------------------------------------------------------------------
+
+
+def test_published_runs_come_back_as_they_were(tmp_path, made):
+    path = tmp_path / "figures/dense/runs.parquet"
+    publish(made, path)
+    assert list(map(text, published(path))) == [text(r) for r in sorted(made, key=lambda r: r.config.hash)]
+    assert [file.name for file in path.parent.iterdir()] == ["runs.parquet"]
+    assert [run.diverged for run in made] == [False, False, False, True] and "NaN" in text(made[0])
+
+
+def test_a_file_of_backpropagation_alone_has_measures_that_are_nan(tmp_path, made):
+    publish(made[:1], tmp_path / "runs.parquet")
+    assert [text(run) for run in published(tmp_path / "runs.parquet")] == [text(made[0])]
+
+
+def test_the_same_runs_give_the_same_file(tmp_path, made):
+    store = Store(tmp_path / "runs")
+    for run in made:
+        store.save(run)
+    paths = [tmp_path / name for name in ("a.parquet", "b.parquet", "c.parquet")]
+    publish(store.records(), paths[0])
+    publish([store.load(run.config) for run in made], paths[1])
+    publish(reversed(published(paths[0])), paths[2])
+    assert len({path.read_bytes() for path in paths}) == 1
+
+
+def test_nothing_published_is_no_runs(tmp_path):
+    path = tmp_path / "runs.parquet"
+    assert published(path) == []
+    publish([], path)
+    assert published(path) == [] and not path.exists()
+
+
+def test_the_library_has_every_run_whatever_question_it_was_published_under(tmp_path, made):
+    assert library(tmp_path) == {}
+    publish(made[:2], tmp_path / "dense/runs.parquet")
+    publish(made[2:3], tmp_path / "depth/runs.parquet")
+    assert {name: text(run) for name, run in library(tmp_path).items()} == {run.config.hash: text(run) for run in made[:3]}
+    publish(made[2:], tmp_path / "depth/runs.parquet")
+    assert set(library(tmp_path)) == {run.config.hash for run in made}  # what is published later is seen
+    (tmp_path / "dense/runs.parquet").unlink()
+    assert set(library(tmp_path)) == {run.config.hash for run in made[2:]}
+
+
+# --- homes ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS)
+def test_every_run_has_a_home_that_asks_for_it_that_of_its_table_first(preset):
+    level = load(preset)
+    asked = {name: {cell.config.hash: cell.part for cell in reversed(cells(name, level))} for name in QUESTIONS}
+    home = homes(level)
+    assert set(home) == {run for runs in asked.values() for run in runs}
+    for run, name in home.items():
+        asking = [question for question in QUESTIONS if run in asked[question]]
+        with_table = [question for question in asking if asked[question][run].startswith("table")]
+        assert name == (with_table or asking)[0]
+
+
+def test_the_homes_of_known_runs():
+    level = load("quick")
+    home = homes(level)
+    known = {
+        ("multilayer", "dense", "DDR1"): "depth",
+        ("multilayer", "dense", "DDR3"): "multilayer",  # no table has it
+        ("multilayer", "conv", "PGR1"): "conv_dense_head",  # a later question, but its table
+        ("untied_feedback", "table 10t", "PG-Untie-R1"): "untied_conv",
+        ("untied_feedback", "table 10t", "PG-Untie-R3"): "untied_feedback",
+        ("clipping", "table 15", "PG0"): "conv_dense_head",
+        ("b_updates", "dense, shallow", "DSR2-KP 1"): "b_updates",
+        ("beat_bp", "modern, dense", "fa, lr 0.001"): "beat_bp",
+    }
+    for (question, part, network), expected in known.items():
+        runs = [cell.config.hash for cell in cells(question, level) if (cell.part, cell.network) == (part, network)]
+        assert runs and {home[run] for run in runs} == {expected}
+
+
+# --- what a page shows ----------------------------------------------------------------------------------------------------------
+
+
+def records(question, preset, parts=None, **overrides):
+    """Made-up runs of a question's cells, or of some of its parts, as a library has them."""
+    wanted = [cell for cell in cells(question, load(preset, **overrides)) if parts is None or cell.part in parts]
+    return {cell.config.hash: record(cell.config) for cell in wanted}
+
+
+def test_of_nothing_published_the_plan_is_shown():
+    for question in QUESTIONS:
+        there = shown(question, {})
+        assert set(there.levels.values()) == {""} and there.found == [] and there.cells == list(find(question).cells)
+
+
+@pytest.mark.parametrize("level", publication.LEVELS)
+def test_what_is_whole_is_shown_at_its_level(level):
+    there = shown("depth", records("depth", level))
+    assert there.levels == {"table 4": level, "sweep": level}
+    assert sorted(there.cells, key=str) == sorted(cells("depth", load(level)), key=str)
+    assert {cell.config.hash: run.config for cell, run in there.found} == {c.config.hash: c.config for c in there.cells}
+
+
+def test_each_part_is_shown_at_the_largest_level_of_which_there_is_a_whole_seed():
+    library = records("depth", "quick") | records("depth", "cpu", ["table 4"], seeds=[0])
+    there = shown("depth", library)
+    assert there.levels == {"table 4": "cpu", "sweep": "quick"}
+    assert {(cell.part, cell.config.dataset) for cell, _ in there.found} == {("table 4", "cifar10"), ("sweep", "fashion_mnist")}
+    assert sum(cell.part == "table 4" for cell, _ in there.found) == 14
+    assert sum(cell.part == "table 4" for cell in there.cells) == 14 * len(
+        load("cpu").seeds
+    )  # what is still to come is asked for
+
+
+def test_a_seed_that_lacks_a_run_is_not_enough_but_its_runs_are_shown_beside_a_whole_one():
+    first = records("dense", "cpu", seeds=[0])
+    lacking = dict(list(first.items())[:-1])
+    assert shown("dense", records("dense", "quick") | lacking).levels == {"table 2": "quick"}
+    assert shown("dense", lacking).levels == {"table 2": ""} and shown("dense", lacking).found == []
+    second = dict(list(records("dense", "cpu", seeds=[1]).items())[:3])
+    there = shown("dense", first | second)
+    assert there.levels == {"table 2": "cpu"} and len(there.found) == 13
+
+
+def test_the_same_runs_are_called_by_the_smaller_of_two_levels():
+    """Dense nets are planned alike at cpu and at paper, which has two more seeds."""
+    assert shown("dense", records("dense", "cpu")).levels == {"table 2": "cpu"}
+    more = shown("dense", records("dense", "cpu") | records("dense", "paper", seeds=[3]))
+    assert more.levels == {"table 2": "paper"} and len(more.found) == 40
+
+
+def test_a_part_that_no_published_level_runs_keeps_the_cells_of_its_plan():
+    there = shown("beat_bp", records("beat_bp", "cpu", ["modern, dense", "table 2"]) | records("beat_bp", "quick", ["table 2"]))
+    assert (there.levels["table 2"], there.levels["modern, dense"], there.levels["modern, conv"]) == ("cpu", "cpu", "")
+    gap = [cell for cell in there.cells if cell.part == "modern, conv"]
+    assert gap == [cell for cell in find("beat_bp").cells if cell.part == "modern, conv"]
+
+
+def test_some_levels_alone():
+    library = records("dense", "quick") | records("dense", "cpu")
+    assert shown("dense", library, ["quick"]).levels == {"table 2": "quick"}
+    assert shown("dense", library, ["paper"]).levels == {"table 2": "paper"}  # of which three seeds of five are there
+    assert shown("dense", records("dense", "quick"), ["cpu"]).levels == {"table 2": ""}
+
+
+def test_runs_that_another_question_published_are_shown_too():
+    library = records("depth", "quick") | records("conv_dense_head", "quick")
+    there = shown("multilayer", library | records("multilayer", "quick"))
+    assert set(there.levels.values()) == {"quick"}
+    assert shown("multilayer", library).levels["dense"] == ""  # DDR3 is of no table
+    assert shown("b_updates", library).found == []
+
+
+def test_parts_stand_in_the_order_of_the_plan():
+    there = shown("conv_dense_head", records("conv_dense_head", "paper"))
+    assert list(dict.fromkeys(cell.part for cell in there.cells)) == list(there.levels) == ["table 6", "table 7", "table 6t"]
