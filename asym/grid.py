@@ -24,13 +24,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 import asym
-from asym import data, gemm
-from asym.config import Config
+from asym import data, gemm, kernels
+from asym.config import NETS, Config
 from asym.results import Record, Store
 from asym.train import build, train
 
 ATTEMPTS = 3  # of a run whose process dies under it
-TRAINING_IMAGES = 50_000  # of a whole data set, near enough for an estimate
+TRAINING_IMAGES, TEST_IMAGES = 50_000, 10_000  # of a whole data set, near enough for an estimate
 RATE = 6e10  # floating-point operations a second of one core in training, where no stored run tells
 
 
@@ -75,6 +75,7 @@ def perform(config: Config, device: str = "cpu", threads: int | None = 1) -> Rec
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
         "threads": torch.get_num_threads(),
         "matrix_products": gemm.library() if device == "cpu" else "stock",
+        "untied_products": kernels.untied() if device == "cpu" and config.net == "poggio_untied" else "",
         "commit": _commit(),
         "asym": asym.__version__,
         "torch": torch.__version__,
@@ -87,18 +88,24 @@ def perform(config: Config, device: str = "cpu", threads: int | None = 1) -> Rec
 
 
 def estimate(configs: Iterable[Config], store: Store) -> float:
-    """Roughly how many seconds of one worker the configs need: at the rate of the newest stored runs, or at RATE."""
+    """Roughly how many seconds of one worker the configs need: at the rate of the newest stored runs of each net, or at RATE."""
     records = [r for r in store.records() if r.provenance.get("seconds") and not r.diverged]
-    known = sorted(records, key=lambda r: r.provenance["started"])[-20:]
-    rate = median(_operations(r.config) / r.provenance["seconds"] for r in known) if known else RATE
-    return sum(_operations(config) for config in configs) / rate
+    newest = sorted(records, key=lambda r: r.provenance["started"], reverse=True)
+    rates = {}
+    for net in NETS:  # locally connected layers take longer for an operation
+        known = [_operations(r.config) / r.provenance["seconds"] for r in newest if r.config.net == net][:20]
+        rates[net] = median(known) if known else RATE
+    return sum(_operations(config) / rates[config.net] for config in configs)
 
 
 def _operations(config: Config) -> float:
-    """Floating-point operations of a run: a forward pass, and twice that for the two products of the backward pass."""
-    images = config.epochs * (config.subset or TRAINING_IMAGES)
+    """Floating-point operations of a run: a forward pass for each image tested, before the first epoch and after each, and three
+    for each trained on, with those of the backward pass; the tied net that a pretrained convolution comes from takes as many."""
+    trained = (config.subset or TRAINING_IMAGES) - config.validation
+    tested = (config.test_subset or TEST_IMAGES) + config.validation
     shape = Config(dataset=config.dataset, net=config.net, hidden=config.hidden, rules=("bp",) * config.layers)
-    return 3 * images * _forward_operations(shape)
+    passes = 3 * (config.pretrained + config.epochs) * trained + (config.epochs + 1) * tested
+    return passes * _forward_operations(shape)
 
 
 @cache

@@ -1,6 +1,6 @@
 """How well the feedback agrees with backpropagation, layer by layer, on a fixed probe batch. Angles are in degrees."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -35,12 +35,13 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
 class Probe:
     """Measures a net on one batch, against a backpropagation twin that holds the very same weights.
 
-    images (N, C, H, W) standardised, labels (N,), criterion(logits, labels) -> loss, activation: the net's nonlinearity.
+    images (N, C, H, W) standardised, labels (N,), criterion(logits, labels) -> loss, activations: the nonlinearity after each
+    weight layer but the last.
     """
 
-    def __init__(self, net: Network, images: Tensor, labels: Tensor, criterion: Callable, activation: Callable):
+    def __init__(self, net: Network, images: Tensor, labels: Tensor, criterion: Callable, activations: Sequence[Callable]):
         self.net, self.twin = net, net.twin()
-        self.images, self.labels, self.criterion, self.activation = images, labels, criterion, activation
+        self.images, self.labels, self.criterion, self.activations = images, labels, criterion, activations
         self.start = [_difference(layer) for layer in net.layers]
 
     def measure(self) -> dict[str, list[float]]:
@@ -86,14 +87,14 @@ class Probe:
             if index and deltas[index] is not None and deltas[index - 1] is not None:
                 row["delta_angle"] = _delta_angle(passage, deltas[index], trace[index - 1].output, deltas[index - 1])
             if index < len(trace) - 1:
-                row["idle"] = self._idle(passage.output)
+                row["idle"] = self._idle(passage.output, self.activations[index])
             rows.append(row)
         return rows
 
-    def _idle(self, output: Tensor) -> Tensor:
+    def _idle(self, output: Tensor, activation: Callable) -> Tensor:
         """The fraction of units whose derivative is below IDLE_SLOPE on every probe image."""
         output = output.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(self.activation(output).sum(), output)
+        (slope,) = torch.autograd.grad(activation(output).sum(), output)
         return (slope.abs() < IDLE_SLOPE).all(0).float().mean()
 
 

@@ -50,7 +50,8 @@ def stream(seed: int, purpose: str) -> torch.Generator:
 def _drawn(kind: type[FeedbackLayer], *arguments, rule: str, seed: int, index: int, **options) -> FeedbackLayer:
     """A layer without bias, its W and B drawn by seed and place in the net alone: every rule starts from the same W0."""
     generator = stream(seed, f"feedback {index}")
-    layer = kind(*arguments, bias=False, rule=rule, generator=generator, **options)
+    with torch.random.fork_rng(devices=[]):  # torch draws a first weight too, which is not kept
+        layer = kind(*arguments, bias=False, rule=rule, generator=generator, **options)
     layer.glorot_(layer.weight, stream(seed, f"weight {index}"))
     return layer
 
@@ -98,7 +99,8 @@ def poggio(
     5x5/32 - max pool - 5x5/64 - pool - 5x5/64 - pool - 128 - classes; pooling 3x3 stride 2 padding 1 (counted in averages).
     tied_start copies the tied net's first kernels to every position of an untied layer. first (32, C, 5, 5): the first
     convolution's kernels, which make it a tied layer with relu, whatever the others are. dropout follows the convolutions.
-    shape (C, H, W); input (N, C, H, W) -> logits (N, classes). ValueError unless rules gives one key a layer.
+    shape (C, H, W); input (N, C, H, W) -> logits (N, classes). ValueError unless rules gives one key a layer, and for a first
+    of another shape.
     """
     _one_rule_each(rules, len(POGGIO_CHANNELS) + 2)
     channels, *size = shape
@@ -107,6 +109,7 @@ def poggio(
         place = {"rule": rules[index], "seed": seed, "index": index}
         layer = _drawn(Conv2d, channels, out, 5, padding=2, **place)
         if index == 0 and first is not None:
+            _same_shape(first, layer.weight)
             layer.weight.data.copy_(first)
         elif untied:
             kernel = layer.weight
@@ -131,3 +134,8 @@ def _dropped(probability: float, seed: int, index: int) -> list[nn.Module]:
 def _one_rule_each(rules: Sequence[str], layers: int) -> None:
     if len(rules) != layers:
         raise ValueError(f"rules must give one rule for each of the net's {layers} layers; got {len(rules)}: {rules}")
+
+
+def _same_shape(first: Tensor, weight: Tensor) -> None:
+    if first.shape != weight.shape:
+        raise ValueError(f"first must have shape {tuple(weight.shape)}; got {tuple(first.shape)}")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from asym import data, nets
 from asym.config import Config
-from asym.layers import between_steps
+from asym.layers import FeedbackLayer, between_steps
 from asym.measures import Probe
 from asym.network import Network
 from asym.rules import find
@@ -30,8 +31,8 @@ class History:
 
     A row holds epoch, train_loss and train_accuracy (means over the epoch's batches, dropout on), test_accuracy, seconds since
     the start, validation_accuracy where images were held out, and for every measure of asym.measures a list of one value a
-    layer. Accuracies are fractions. A run whose loss or weights are no longer finite has diverged: it ends there, and its last
-    row's test and validation accuracy are those of a guess, 1 / classes.
+    layer. Accuracies are fractions. A run whose loss is no longer finite, or that ends an epoch with a logit that is not, has
+    diverged: it ends there, and its last row's test and validation accuracy are those of a guess, 1 / classes.
     """
 
     config: Config
@@ -90,9 +91,9 @@ class Trainer:
         self.between = nets.stream(config.seed, "between steps")
         probe = config.batch if config.net == "dense" else min(config.batch, CONV_PROBE)
         labels = self.dataset.train_labels[:probe]
-        activation = nets.ACTIVATIONS[config.activation]()
+        activations = [after for step, after in pairwise(self.net.steps) if isinstance(step, FeedbackLayer)]
         images = self._images(self.dataset.train_images[:probe])
-        self.probe = Probe(self.net, images, labels, self.criterion, activation)
+        self.probe = Probe(self.net, images, labels, self.criterion, activations)
 
     def epoch(self) -> tuple[float, float]:
         """One pass over the training set; the mean loss and the accuracy of its batches, each before its step."""
@@ -114,16 +115,15 @@ class Trainer:
         """test_accuracy, and validation_accuracy where images were held out: the fraction that the net gets right."""
         return {name: self._accuracy(images, labels) for name, (images, labels) in self.evaluated.items()}
 
-    def finite(self) -> bool:
-        """Whether every weight is finite."""
-        return all(bool(weight.detach().sum().isfinite()) for weight in self.weights)
-
     @torch.no_grad()
     def _accuracy(self, images: Tensor, labels: Tensor) -> float:
+        """The fraction of the images that the net gets right; NaN if a logit is not finite."""
         self.net.eval()
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        correct = torch.zeros((), dtype=torch.float64, device=self.device)
         for x, y in zip(images.split(TEST_BATCH), labels.split(TEST_BATCH), strict=True):
-            correct += (self._logits(self._images(x)).argmax(1) == y).sum()
+            logits = self._logits(self._images(x))
+            right = (logits.argmax(1) == y).sum()
+            correct += torch.where(logits.isfinite().all(), right, math.nan)
         return correct.item() / len(labels)
 
     def _images(self, images: Tensor) -> Tensor:
@@ -170,6 +170,8 @@ class Trainer:
 def _parts(dataset: data.Dataset, config: Config) -> tuple[data.Dataset, dict[str, tuple[Tensor, Tensor]]]:
     """What is trained on, and what is evaluated: the name of each accuracy with its images and labels."""
     dataset = dataset if config.subset is None else dataset.subset(config.subset)
+    if config.test_subset is not None and config.test_subset > len(dataset.test_labels):
+        raise ValueError(f"test_subset must be in 1..{len(dataset.test_labels)}, got {config.test_subset}")
     evaluated = {"test_accuracy": (dataset.test_images[: config.test_subset], dataset.test_labels[: config.test_subset])}
     if config.validation:
         rest = len(dataset.train_labels) - config.validation
@@ -237,10 +239,12 @@ def _train(trainer: Trainer, on_epoch: Callable[[dict[str, Any]], None]) -> Hist
     start = time.perf_counter()
     for epoch in range(trainer.config.epochs + 1):
         loss, accuracy = trainer.epoch() if epoch else (math.nan, math.nan)
-        history.diverged = epoch > 0 and not (math.isfinite(loss) and trainer.finite())
-        row = {"epoch": epoch, "train_loss": loss, "train_accuracy": accuracy}
-        guess = dict.fromkeys(trainer.evaluated, 1 / trainer.dataset.classes)
-        row |= (guess if history.diverged else trainer.accuracies()) | trainer.probe.measure()
+        accuracies = trainer.accuracies()
+        finite = all(map(math.isfinite, accuracies.values()))
+        history.diverged = not finite or (epoch > 0 and not math.isfinite(loss))
+        if history.diverged:
+            accuracies = dict.fromkeys(accuracies, 1 / trainer.dataset.classes)
+        row = {"epoch": epoch, "train_loss": loss, "train_accuracy": accuracy, **accuracies, **trainer.probe.measure()}
         row["seconds"] = time.perf_counter() - start
         history.epochs.append(row)
         on_epoch(row)

@@ -27,8 +27,8 @@ BAD_VALUES = [
     ) for value in ("nothing", None, 3)],
     *[(name, value, "true or false") for name in ("unverified_data", "tied_start", "clip_feedback") for value in (1, None)],
     *[(name, value, "a whole number >= 1") for name in ("epochs", "batch") for value in (0, -1, 1.0, "1", None, True)],
-    *[("subset", value, "a whole number >= 1") for value in (0, -5, 2.5, "all", True)],
-    *[("seed", value, "a whole number >= 0") for value in (-1, 0.5, None, False)],
+    *[(name, value, "a whole number >= 1") for name in ("subset", "test_subset") for value in (0, -5, 2.5, "all", True)],
+    *[(name, value, "a whole number >= 0") for name in ("seed", "validation", "pretrained") for value in (-1, 0.5, None, False)],
     *[("hidden", value, "whole numbers >= 1") for value in ((8, 0), (8, -1), (8, 2.0), (8, True), (8, "6"))],
     *[("frozen", value, "whole numbers >= 0") for value in ((-1,), (0.0,), (True,))],
     *[(name, value, "a sequence") for name in ("hidden", "rules", "frozen") for value in (3, None, "fa", {1, 2})],
@@ -63,6 +63,12 @@ BAD_COMBINATIONS = [
     ),
     ({"clip_feedback": True, "clip_weight": 1.0, "rules": ("bp", "usf", "dfa")}, "clip_feedback", "used with clip_weight"),
     ({"subset": 100, "batch": 101}, "batch", "at most subset=100"),
+    ({"subset": 100, "batch": 51, "validation": 50}, "batch", "at most subset=100 - validation=50"),
+    ({"subset": 100, "batch": 1, "validation": 100}, "batch", "at most subset=100 - validation=100"),
+    ({"pretrained": 1}, "pretrained", "0 with net='dense': it is a convolution's"),
+    ({"pretrained": 1, "frozen": (0,)}, "pretrained", "0 with net='dense': it is a convolution's"),
+    (POGGIO | {"hidden": (), "pretrained": 2}, "pretrained", r"used with frozen=\(0, \.\.\.\)"),
+    (POGGIO | {"hidden": (), "pretrained": 2, "frozen": (1, 2)}, "pretrained", r"used with frozen=\(0, \.\.\.\)"),
 ]
 
 
@@ -107,13 +113,28 @@ def test_hashes_name_stored_runs_and_never_change():
     assert Config(rules=("bp",)).hash == "100e92fb57f0bcbf"
     many = Config(hidden=(512, 256), rules=("bp", "fa", "kp"), weight_decay=1.0, seed=3, clip_norm=0.5)
     assert many.hash == "89f8f09c1002a521"
+    cifar = {"dataset": "cifar10", "hidden": (512, 256), "epochs": 100}
+    assert Config(**cifar, rules=("bp", "fa", "fa"), seed=1).hash == "0c934223020009a6"
+    assert Config(**cifar, rules=("bp", "bp", "shared_update"), loss="hinge").hash == "ff89acfe6b5215a0"
+
+
+def test_held_out_images_leave_room_for_a_batch():
+    assert Config(**GOOD, subset=100, validation=50, batch=50).validation == 50
+    assert Config(**GOOD, validation=100_000).validation == 100_000  # how many images there are, the data set knows
+
+
+def test_frozen_layers_have_no_order_and_count_once():
+    config = Config(**GOOD, frozen=[1, 0, 1, 1])
+    assert (
+        config.frozen == (0, 1) and config == Config(**GOOD, frozen=(0, 1)) and config.hash == Config(**GOOD, frozen=(0, 1)).hash
+    )
 
 
 OTHER = {
     "dataset": "mnist", "subset": 1000, "net": None, "hidden": (8, 7), "rules": ("bp", "fa", "dfa"), "frozen": (1,),
     "activation": "tanh", "dropout": 0.5, "loss": "hinge", "optimizer": "sgd", "lr": 1e-2, "weight_decay": 0.1, "l2": 0.1,
     "clip_value": 1.0, "clip_norm": 1.0, "clip_weight": 2.0, "clip_feedback": True, "epochs": 2, "batch": 499, "seed": 1,
-    "precision": "bf16", "pooling": "max", "tied_start": True,
+    "precision": "bf16", "pooling": "max", "tied_start": True, "test_subset": 1000, "validation": 1000, "pretrained": 1,
 }  # fmt: skip
 
 
@@ -121,13 +142,11 @@ def test_every_field_but_unverified_data_moves_the_hash():
     assert OTHER.keys() | {"unverified_data"} == {field.name for field in dataclasses.fields(Config)}
     plain = Config(**GOOD, clip_weight=1.0)
     untied = Config(**POGGIO | {"net": "poggio_untied"})
-    hashes = [plain.hash, untied.hash, Config(**POGGIO).hash]
-    for name, value in OTHER.items():
-        if name in ("pooling", "tied_start"):
-            hashes.append(replace(untied, **{name: value}).hash)
-        elif name != "net":
-            hashes.append(replace(plain, **{name: value}).hash)
-    assert len(set(hashes)) == len(hashes) == len(OTHER) + 2
+    frozen = Config(**POGGIO, frozen=(0,))
+    bases = {"pooling": untied, "tied_start": untied, "pretrained": frozen}
+    hashes = [plain.hash, untied.hash, frozen.hash, Config(**POGGIO).hash]
+    hashes += [replace(bases.get(name, plain), **{name: value}).hash for name, value in OTHER.items() if name != "net"]
+    assert len(set(hashes)) == len(hashes) == len(OTHER) + 3
     assert replace(plain, unverified_data=True).hash == plain.hash
 
 
@@ -158,14 +177,19 @@ def configs(draw):
     clip_weight = draw(st.none() | POSITIVE)
     has_feedback = any(RULES[rule].store for rule in rules) and clip_weight is not None
     subset = draw(st.none() | st.integers(1, 60000))
+    validation = draw(st.integers(0, (subset or 60000) - 1))
+    frozen = draw(st.sets(st.integers(0, layers - 1), max_size=layers - 1))
     return {
         "dataset": draw(st.sampled_from(DATASETS)),
         "subset": subset,
+        "test_subset": draw(st.none() | st.integers(1, 10000)),
+        "validation": validation,
         "unverified_data": draw(st.booleans()),
         "net": net,
         "hidden": hidden,
         "rules": rules,
-        "frozen": tuple(draw(st.sets(st.integers(0, layers - 1), max_size=layers - 1))),
+        "frozen": tuple(frozen),
+        "pretrained": draw(st.integers(0, 100)) if net != "dense" and 0 in frozen else 0,
         "activation": draw(st.sampled_from(sorted(ACTIVATIONS))),
         "pooling": "average" if net == "dense" else draw(st.sampled_from(sorted(POOLINGS))),
         "tied_start": draw(st.booleans()) if net == "poggio_untied" else False,
@@ -180,7 +204,7 @@ def configs(draw):
         "clip_weight": clip_weight,
         "clip_feedback": draw(st.booleans()) if has_feedback else False,
         "epochs": draw(st.integers(1, 1000)),
-        "batch": draw(st.integers(1, subset or 500)),
+        "batch": draw(st.integers(1, subset - validation if subset else 500)),
         "seed": draw(st.integers(0, 2**40)),
         "precision": draw(st.sampled_from(PRECISIONS)),
     }

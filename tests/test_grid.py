@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import psutil
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from asym import gemm, grid, presets, train
@@ -187,8 +188,9 @@ def test_a_dask_cluster_of_processes(store, undisturbed, monkeypatch, tmp_path):
     distributed = pytest.importorskip("distributed")
     monkeypatch.setenv("ASYM_RUNS", str(store.folder))
     monkeypatch.setenv("ASYM_GEMM", gemm.library())
+    half = yaml.safe_load((presets.FOLDER / "smoke.yaml").read_text()) | {"seeds": [0]}
     monkeypatch.setattr(presets, "FOLDER", tmp_path)
-    (tmp_path / "smoke.yaml").write_text("{preset: smoke, dataset: fashion_mnist, subset: 1000, epochs: 1, seeds: [0]}")
+    (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(half))
     local = {"n_workers": 1, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
     with distributed.LocalCluster(**local, processes=True) as cluster:
         assert cluster.scheduler_address.startswith("tcp://127.0.0.1:")
@@ -385,9 +387,45 @@ def test_an_estimate_without_any_run_is_positive_and_grows_with_the_grid(store, 
 
 
 def test_the_operations_are_those_of_the_products():
-    """Three products of 2 I O operations for each layer and image."""
+    """2 I O operations for a layer's product: three of them an image in training, one in testing, before the first epoch too."""
     config = replace(TINY, hidden=(30, 20), rules=("bp", "fa", "dfa"), epochs=7)
-    assert grid._operations(config) == 3 * 7 * 500 * 2 * (784 * 30 + 30 * 20 + 20 * 10)
+    once = 2 * (784 * 30 + 30 * 20 + 20 * 10)
+    assert grid._operations(config) == (3 * 7 * 500 + 8 * 10_000) * once
+    assert grid._operations(replace(config, subset=None)) == (3 * 7 * 50_000 + 8 * 10_000) * once
+    assert grid._operations(replace(config, test_subset=100)) == (3 * 7 * 500 + 8 * 100) * once
+    held = replace(config, validation=200, batch=300, test_subset=100)
+    assert grid._operations(held) == (3 * 7 * 300 + 8 * (100 + 200)) * once
+
+
+@pytest.mark.parametrize("net", ["poggio", "poggio_untied"])
+def test_the_epochs_of_a_pretrained_convolution_count(net):
+    config = Config(net=net, rules=("bp",) * 5, frozen=(0,), subset=1000, test_subset=300, epochs=2)
+    once = grid._operations(config) / (3 * 2 * 1000 + 3 * 300)
+    assert grid._operations(replace(config, pretrained=5)) == pytest.approx((3 * 7 * 1000 + 3 * 300) * once)
+
+
+def test_each_net_is_estimated_by_the_newest_twenty_runs_of_its_own(store):
+    """A rate that is a tenth or a thousandth of the usual one, told by records of that net alone."""
+    record = grid.perform(TINY)
+    dense, tied, untied = TINY, Config(net="poggio", rules=("bp",) * 5), Config(net="poggio_untied", rules=("bp",) * 5)
+
+    def add(config, seconds, year, seeds):
+        for seed in seeds:
+            provenance = {"seconds": seconds, "started": f"{year}-01-01T00:00:{seed:02}+00:00"}
+            store.save(replace(record, config=replace(config, seed=seed), provenance=provenance))
+
+    usual = {config: grid.estimate([config], store) for config in (dense, tied, untied)}
+    assert usual[tied] == grid._operations(tied) / grid.RATE
+    add(untied, 10 * usual[untied], 2024, range(20))
+    add(dense, usual[dense] / 2, 2025, range(30))  # newer than all of the untied net's
+    assert grid.estimate([untied], store) == pytest.approx(10 * usual[untied])
+    assert grid.estimate([dense], store) == pytest.approx(usual[dense] / 2)
+    assert grid.estimate([tied], store) == usual[tied]
+    assert grid.estimate([dense, tied, untied, untied], store) == pytest.approx(
+        usual[dense] / 2 + usual[tied] + 20 * usual[untied]
+    )
+    add(untied, 1000 * usual[untied], 2023, range(20, 60))  # older ones, and more of them
+    assert grid.estimate([untied], store) == pytest.approx(10 * usual[untied])
 
 
 @pytest.mark.parametrize("net", ["poggio", "poggio_untied"])

@@ -41,7 +41,7 @@ def conv(*rules):
 
 def probe(net, activation=torch.tanh, n=12):
     images, labels = reference.draw(n, *SHAPE, seed=4), torch.arange(n) % CLASSES
-    return Probe(net, images, labels, F.cross_entropy, activation)
+    return Probe(net, images, labels, F.cross_entropy, [activation] * (len(net.layers) - 1))
 
 
 def unit(degrees):
@@ -208,6 +208,19 @@ def test_dead_relus_and_saturated_tanhs_are_idle():
     with torch.no_grad():
         net.layers[0].weight[:2].mul_(1e6)
     assert probe(net).measure()["idle"][0] == pytest.approx(2 / 9)
+
+
+def test_each_layer_is_idle_by_its_own_nonlinearity():
+    net = dense("bp", "fa", "fa")
+    looking = probe(net)
+    looking.images = looking.images.abs()
+    looking.activations = [torch.relu, torch.tanh]
+    with torch.no_grad():
+        net.layers[0].weight.abs_()
+        net.layers[0].weight[:3].neg_()  # of a relu never active, of a tanh never near its end
+        net.layers[1].weight[:2].mul_(1e6)
+    first, second, last_layer = looking.measure()["idle"]
+    assert (first, second) == pytest.approx((3 / 9, 2 / 8)) and math.isnan(last_layer)
 
 
 def test_a_unit_is_idle_only_if_it_is_so_on_every_image():

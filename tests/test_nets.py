@@ -1,6 +1,8 @@
 """The experiments' nets: their shapes, sizes, order and first weights."""
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -108,6 +110,76 @@ def test_dropout_changes_no_first_weight():
     for options in ({}, {"dropout": 0.5}):
         layer = nets.dense((1, 4, 4), 3, last("fa", 2, 3), **options).layers[1]
         assert torch.equal(layer.weight, nets.dense((1, 4, 4), 3, last("fa", 2, 3)).layers[1].weight)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_drops_its_share_of_elements_and_keeps_the_mean(p):
+    n = 200_000
+    x = torch.ones(400, n // 400, requires_grad=True)
+    y = nets.Dropout(p, seed=3)(x)
+    kept = y != 0
+    deviation = math.sqrt(p * (1 - p) / n)
+    assert abs(kept.double().mean().item() - (1 - p)) < 4 * deviation
+    assert abs(y.double().mean().item() - 1) < 4 * deviation / (1 - p)
+    torch.testing.assert_close(y[kept], torch.full_like(y[kept], 1 / (1 - p)))
+    assert kept.any(0).all() and kept.any(1).all() and not kept.all(0).any() and not kept.all(1).any()
+    y.sum().backward()
+    assert torch.equal(x.grad, y)
+
+
+def masks(step, count):
+    return [step(torch.ones(100, 100)) != 0 for _ in range(count)]
+
+
+def test_no_two_masks_of_dropout_are_alike():
+    """Whether of two calls, two layers or two seeds: two independent masks agree in half of the elements."""
+    rules = last("fa", 3, 4)
+    built = [nets.dense((1, 4, 4), 3, rules, hidden=(5, 5, 5), dropout=0.5, seed=seed) for seed in (0, 1)]
+    drops = [step for net in built for step in net.steps if isinstance(step, nets.Dropout)]
+    drawn = [mask for step in drops for mask in masks(step, 4)]
+    assert len(drops) == 6 and len(drawn) == 24
+    for i, mask in enumerate(drawn):
+        for other in drawn[:i]:
+            assert (mask == other).float().mean().item() == pytest.approx(0.5, abs=0.03)  # 6 standard deviations
+
+
+def test_dropout_is_the_identity_in_evaluation_and_its_masks_go_on_as_if_it_had_not_been():
+    step, undisturbed = nets.Dropout(0.5, seed=5), nets.Dropout(0.5, seed=5)
+    x = torch.randn(3, 4)
+    found = masks(step, 2)
+    assert torch.equal(step.eval()(x), x) and torch.equal(step(x), x)
+    torch.manual_seed(1)
+    found += masks(step.train(), 2)
+    assert all(torch.equal(a, b) for a, b in zip(found, masks(undisturbed, 4), strict=True))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["deepcopy", "pickle"])
+def test_a_copy_goes_on_with_the_masks_of_the_original(copied):
+    net = nets.poggio((1, 8, 8), 3, last("fa", 4, 5), dropout=0.5).train()
+    x = torch.randn(4, 1, 8, 8)
+    first = net(x)
+    twin = copied(net)
+    ours = [net(x) for _ in range(3)]  # before the copy draws: they share nothing
+    theirs = [twin(x) for _ in range(3)]
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip([first, *ours], ours, strict=False))
+
+
+@pytest.mark.parametrize("untied", [False, True])
+def test_a_given_first_convolution_is_tied_and_copied_and_leaves_the_other_layers_alone(untied):
+    options = {"untied": untied, "activation": "tanh", "seed": 3}
+    kernels = torch.randn(32, 2, 5, 5)
+    given = nets.poggio((2, 8, 8), 3, last("fa", 4, 5), first=kernels, **options)
+    without = nets.poggio((2, 8, 8), 3, last("fa", 4, 5), **options)
+    kind = "UntiedConv2d" if untied else "Conv2d"
+    assert names(given)[:6] == ["Conv2d", "ReLU", "MaxPool2d", kind, "Tanh", "AvgPool2d"]
+    assert names(given).count("ReLU") == 1 and names(given)[6:] == names(without)[6:]
+    first, *others = given.layers
+    assert torch.equal(first.weight, kernels) and first.weight.data_ptr() != kernels.data_ptr()
+    for layer, other in zip(others, without.layers[1:], strict=True):
+        assert torch.equal(layer.weight, other.weight) and torch.equal(layer.feedback, other.feedback)
+    with pytest.raises(ValueError, match=r"first must have shape \(32, 2, 5, 5\); got \(32, 1, 5, 5\)"):
+        nets.poggio((2, 8, 8), 3, last("fa", 4, 5), first=kernels[:, :1], **options)
 
 
 @pytest.mark.parametrize(("pooling", "name"), [("average", "AvgPool2d"), ("max", "MaxPool2d")])

@@ -7,6 +7,8 @@ import json
 import math
 import os
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +17,13 @@ import reference
 import torch
 import torch.nn.functional as F
 
+import asym
 from asym import data, nets
 from asym.config import Config, last
 from asym.measures import MEASURES
+from asym.results import Record, Store
 from asym.rules import RULES
-from asym.train import History, Trainer, build, hinge, train
+from asym.train import _KERNELS, CONV_PROBE, History, Trainer, build, hinge, train
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 2e-4  # relative: some ten steps of fp32 on another processor
@@ -46,6 +50,7 @@ def images():
 def stock(monkeypatch):
     monkeypatch.setenv("ASYM_GEMM", "stock")
     monkeypatch.delenv("ASYM_DATA", raising=False)
+    _KERNELS.clear()  # these small images go by the fingerprint of the whole set
 
 
 def config(rule="fa", net="dense", **fields) -> Config:
@@ -156,6 +161,17 @@ def test_a_run_that_diverges_ends_as_a_result():
     assert set(history.epochs[-1]) == set(history.epochs[0])
 
 
+@pytest.mark.parametrize("options", [{"l2": 1e5, "lr": 1e36}, {"lr": 1e20}, {"lr": 1e30}], ids=["weights", "logits", "more"])
+def test_a_run_that_overflows_in_its_very_last_step_has_diverged(options):
+    fields = {"hidden": HIDDEN, "rules": ("bp", "fa", "fa"), "subset": 120, "validation": 20, "batch": 100, "optimizer": "sgd"}
+    run = Config(**fields, **options)
+    history = train(run)
+    last_row = history.epochs[-1]
+    assert history.diverged and last_row["epoch"] == 1 and math.isfinite(last_row["train_loss"])
+    assert last_row["test_accuracy"] == last_row["validation_accuracy"] == pytest.approx(1 / 10)
+    assert not train(replace(run, lr=0.1)).diverged
+
+
 def test_dropout_draws_from_the_seed_and_leaves_the_global_generator():
     run = Config(hidden=HIDDEN, rules=("bp", "fa", "fa"), subset=500, dropout=0.5)
     torch.manual_seed(0)
@@ -166,6 +182,21 @@ def test_dropout_draws_from_the_seed_and_leaves_the_global_generator():
     assert train(run).epochs[1]["train_loss"] == first
     assert train(replace(run, dropout=0.0)).epochs[1]["train_loss"] != first
     assert train(replace(run, dropout=0.0)).epochs[0]["test_accuracy"] == train(run).epochs[0]["test_accuracy"]
+
+
+def test_runs_with_dropout_are_the_same_beside_each_other_as_one_after_the_other():
+    base = Config(hidden=HIDDEN, rules=("bp", "fa", "brsf"), subset=2000, test_subset=100, batch=20, epochs=3, dropout=0.5)
+    runs = [replace(base, seed=seed) for seed in (0, 1)]
+    barrier = threading.Barrier(2, timeout=60)
+
+    def rows(run, on_epoch=lambda row: None):
+        torch.set_num_threads(1)
+        return repr([{**row, "seconds": 0} for row in train(run, on_epoch=on_epoch).epochs])
+
+    alone = [rows(run) for run in runs]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda run: rows(run, lambda row: barrier.wait()), runs))
+    assert together == alone and alone[0] != alone[1]
 
 
 # One step by hand: the batch is the whole set, so its order does not matter.
@@ -292,6 +323,201 @@ def test_frozen_layers_never_move(rule, frozen, images):
     assert len(trainer.probe.measure()["gradient_angle"]) == 3
 
 
+# What is held out, and what is tested
+
+
+def state(trainer):
+    return {name: tensor.clone() for name, tensor in trainer.net.state_dict().items()}
+
+
+def equal(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    return all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def spoiled(dataset, part, start, stop):
+    """The data set with these images and labels turned into others."""
+    found = {name: getattr(dataset, f"{part}_{name}").clone() for name in ("images", "labels")}
+    found["images"][start:stop] = 255 - found["images"][start:stop]
+    found["labels"][start:stop] = (found["labels"][start:stop] + 1) % dataset.classes
+    return replace(dataset, **{f"{part}_{name}": tensor for name, tensor in found.items()})
+
+
+def right(trainer, images, labels):
+    with torch.no_grad():
+        logits = trainer.net.eval()(trainer._images(images))
+    return sum(int(row.argmax()) == int(label) for row, label in zip(logits, labels, strict=True)) / len(labels)
+
+
+@pytest.mark.parametrize("net", ["dense", "poggio"])
+@pytest.mark.parametrize(("subset", "first", "end"), [(None, 90, 120), (100, 70, 100)])
+def test_held_out_images_have_no_part_in_training(net, subset, first, end, images):
+    kernels = {} if net == "dense" else {"pretrained": 1, "frozen": (0,)}
+    run = config("shared_update", net, validation=30, subset=subset, batch=30, **kernels)
+
+    def trained(dataset):
+        _KERNELS.clear()
+        trainer = Trainer(run, dataset)
+        measured = [repr((trainer.epoch(), trainer.probe.measure())) for _ in range(2)]
+        return trainer, measured
+
+    trainer, measured = trained(images)
+    for start, stop, same in ((first, 120, True), (first - 30, first - 29, False), (0, 1, False)):
+        other, theirs = trained(spoiled(images, "train", start, stop))
+        assert (theirs == measured) == same and equal(state(trainer), state(other)) == same
+        held = other.evaluated["validation_accuracy"]
+        assert torch.equal(held[0], spoiled(images, "train", start, stop).train_images[first:end])
+        found = other.accuracies()
+        assert list(found) == ["test_accuracy", "validation_accuracy"]
+        assert found["validation_accuracy"] == right(other, *held)
+        assert found["test_accuracy"] == right(other, images.test_images, images.test_labels)
+
+
+def test_validation_accuracy_is_that_of_the_last_training_images(images):
+    trainer = Trainer(config(validation=40, batch=40), images)
+    for _ in range(20):
+        trainer.epoch()
+    found = trainer.accuracies()["validation_accuracy"]
+    assert found == right(trainer, images.train_images[-40:], images.train_labels[-40:])
+    with torch.no_grad():
+        predicted = trainer.net(trainer._images(images.train_images)).argmax(1)
+    for labels, expected in ((predicted, 1.0), ((predicted + 1) % 10, 0.0)):
+        known = Trainer(trainer.config, replace(images, train_labels=labels))
+        known.net = trainer.net
+        assert known.accuracies()["validation_accuracy"] == expected
+    assert 0 < found < 1
+
+
+def test_held_out_images_leave_a_batch(images):
+    assert len(Trainer(config(validation=60), images).dataset.train_labels) == 60
+    for held in (61, 120, 500):
+        with pytest.raises(ValueError, match=f"^validation must leave a batch of 60 training images; got {held}$"):
+            Trainer(config(validation=held), images)
+
+
+@pytest.mark.parametrize("count", [1, 50, 120])
+def test_the_first_images_of_the_test_set_are_tested_and_no_other(count, images):
+    trainer = Trainer(config(test_subset=count), images)
+    for _ in range(5):
+        trainer.epoch()
+    found = trainer.accuracies()
+    assert found == {"test_accuracy": right(trainer, images.test_images[:count], images.test_labels[:count])}
+    with torch.no_grad():
+        predicted = trainer.net(trainer._images(images.test_images)).argmax(1)
+    others = torch.where(torch.arange(120) < count, predicted, (predicted + 1) % 10)
+    known = Trainer(trainer.config, replace(images, test_labels=others))
+    known.net = trainer.net
+    assert known.accuracies() == {"test_accuracy": 1.0}
+    assert losses(trainer.config, images, 2) == losses(config(), images, 2)
+
+
+def test_more_test_images_than_there_are_are_refused(images):
+    with pytest.raises(ValueError, match=r"^test_subset must be in 1\.\.120, got 121$"):
+        Trainer(config(test_subset=121), images)
+
+
+def test_validation_accuracy_is_stored_with_each_epoch(tmp_path):
+    run = Config(hidden=HIDDEN, rules=("bp", "fa", "fa"), subset=700, validation=200, test_subset=300, batch=100, epochs=2)
+    history = train(run)
+    found = [row["validation_accuracy"] for row in history.epochs]
+    assert len(set(found)) > 1 and all(0 < value < 1 for value in found)
+    assert all(value * 200 == pytest.approx(round(value * 200)) for value in found)
+    store = Store(tmp_path)
+    store.save(Record(run, history.epochs, history.diverged, {}))
+    again = store.load(run)
+    assert again.config == run and repr(again.epochs) == repr(history.epochs)
+
+
+# A first convolution that another net has learned
+
+
+def pretrained(net="poggio", rule="fa", **fields):
+    return config(rule, net, **({"frozen": (0,), "pretrained": 2, "activation": "tanh"} | fields))
+
+
+@pytest.mark.parametrize("net", ["poggio", "poggio_untied"])
+def test_a_pretrained_convolution_is_that_of_a_tied_net_and_never_moves(net, images):
+    run = pretrained(net, seed=3, frozen=(3, 0), dropout=0.2)
+    trainer, plain = Trainer(run, images), build(replace(run, pretrained=0), images.shape, 10)
+    tied = Trainer(config("bp", "poggio", seed=3), images)
+    start = tied.net.layers[0].weight.detach().clone()
+    for _ in range(2):
+        tied.epoch()
+    first, *others = trainer.net.layers
+    kernels = first.weight.detach().clone()
+    assert type(first) is asym.Conv2d and not first.weight.requires_grad
+    assert torch.equal(kernels, tied.net.layers[0].weight) and not torch.equal(kernels, start)
+    assert [type(step).__name__ for step in trainer.net.steps if isinstance(step, torch.nn.ReLU | torch.nn.Tanh)] == [
+        "ReLU", "Tanh", "Tanh", "Tanh",
+    ]  # fmt: skip
+    for layer, other in zip(others, plain.layers[1:], strict=True):
+        assert torch.equal(layer.weight, other.weight) and torch.equal(layer.feedback, other.feedback)
+    trainer.epoch()
+    moved = [not torch.equal(layer.weight, other.weight) for layer, other in zip(others, plain.layers[1:], strict=True)]
+    assert torch.equal(first.weight, kernels) and moved == [True, True, False, True]
+    assert len(trainer.weights) == 3
+
+
+def test_the_probe_of_a_pretrained_net_knows_its_relu(images):
+    trainer = Trainer(pretrained(), images)
+    with torch.no_grad():
+        output = trainer.net.layers[0](trainer.probe.images)
+    idle = trainer.probe.measure()["idle"]
+    assert idle[0] == pytest.approx((output <= 0).all(0).double().mean().item()) and idle[0] > 0
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """The config of every epoch that is trained."""
+    seen, real = [], Trainer.epoch
+
+    def epoch(self):
+        seen.append(self.config)
+        return real(self)
+
+    monkeypatch.setattr(Trainer, "epoch", epoch)
+    return seen
+
+
+def test_a_pretrained_convolution_is_learned_once_for_the_nets_of_a_seed(images, trainings):
+    runs = [pretrained(), pretrained("poggio_untied"), pretrained(rule="dfa", dropout=0.5, epochs=3), pretrained(frozen=(0, 1))]
+    runs += [
+        pretrained(activation="relu"),
+        pretrained(pooling="max", clip_norm=1.0),
+        pretrained("poggio_untied", "kp", tied_start=True),
+    ]
+    trainers = [Trainer(run, images) for run in runs]
+    assert trainings == [config("bp", "poggio", epochs=2)] * 2
+    (kernels,) = _KERNELS.values()
+    before = kernels.clone()
+    for trainer in trainers:
+        trainer.epoch()
+        trainer.net.layers[0].weight.data.add_(1)
+    assert torch.equal(kernels, before) and len(_KERNELS) == 1
+    assert torch.equal(Trainer(runs[0], images).net.layers[0].weight, before)
+
+
+def test_a_pretrained_convolution_is_another_wherever_its_training_would_be(images, trainings):
+    given = [
+        {}, {"seed": 1}, {"pretrained": 1}, {"lr": 1e-3}, {"batch": 40}, {"subset": 90}, {"validation": 20}, {"subset": 80},
+        {"loss": "hinge"}, {"optimizer": "sgd"}, {"precision": "bf16"}, {"dataset": "mnist"},
+    ]  # fmt: skip
+    for fields in given:
+        Trainer(pretrained(**fields), images)
+    assert len(_KERNELS) == len(given) == len(set(trainings))
+    other = replace(spoiled(images, "train", 0, 120), fingerprint="another copy")
+    Trainer(pretrained(), other)
+    assert len(_KERNELS) == len(given) + 1 and len(trainings) == 2 * len(given) + 1
+    found = list(_KERNELS.values())
+    differ = [not torch.equal(a, b) for i, a in enumerate(found) for b in found[:i]]
+    assert differ.count(False) == 1  # the same images by the name of another set
+
+
+def test_a_run_is_the_same_whether_its_convolution_was_learned_before_or_not(images):
+    run = pretrained("poggio_untied", "brsf", dropout=0.3)
+    assert losses(run, images, 2) == losses(run, images, 2)
+
+
 @pytest.mark.parametrize("net", NAMES)
 def test_dropout_acts_in_training_alone(net, images):
     batch = 20 if net != "dense" else 60
@@ -346,7 +572,7 @@ def test_bf16_is_autocast_over_fp32_weights(images):
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in trainer.net.parameters())
     seen = []
     trainer.net.layers[1].register_forward_hook(lambda _, __, output: seen.append(output.dtype))
-    trainer.accuracies()["test_accuracy"]
+    trainer.accuracies()
     assert set(seen) == {torch.bfloat16}
 
 
@@ -371,6 +597,14 @@ def test_the_probe_looks_at_the_first_batch_of_training_images(images):
     assert torch.equal(trainer.probe.labels, images.train_labels[:60])
     assert torch.equal(trainer.probe.images, images.standardise(images.train_images[:60]))
     assert trainer.probe.criterion is trainer.criterion
+
+
+@pytest.mark.parametrize(("net", "count"), [("dense", 110), ("poggio", CONV_PROBE), ("poggio_untied", CONV_PROBE)])
+def test_the_probe_of_a_convolutional_net_has_a_hundred_images_at_most(net, count, images):
+    for batch, expected in ((110, count), (7, 7)):
+        looking = Trainer(config(net=net, batch=batch), images).probe
+        assert torch.equal(looking.labels, images.train_labels[:expected])
+        assert torch.equal(looking.images, images.standardise(images.train_images[:expected]))
 
 
 # Bad data
