@@ -11,7 +11,6 @@ from asym.quantities import Evidence, Quantity
 from asym.tables import original
 
 HOLDS, CONTRADICTED, OPEN, UNTESTED = "holds", "contradicted", "not settled", "not yet tested"
-ROUNDING = 0.005  # a published number is printed to two decimals
 RERUN = {"points": 5.0, "%": 35.0, "°": 15.0, "": 0.5}  # what a rerun may add to the interval: other processors, other chaos
 
 

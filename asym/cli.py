@@ -1,6 +1,9 @@
 """The command line: asym run, asym status, asym table, asym publish, asym verify."""
 
+import dataclasses
+import math
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -8,9 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from asym import grid, presets, publication, questions, tables, verify
+from asym import grid, kernels, presets, publication, questions, tables, verify
+from asym.config import Config
 from asym.data import DataError
-from asym.results import Store
+from asym.results import Record, Store
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console()
@@ -49,29 +53,35 @@ def run(
 
 
 @app.command()
-def status(preset: PresetName = "quick") -> None:
-    """What is done and what is left of each question at a preset, and about how long that takes."""
+def status(
+    preset: Annotated[str | None, typer.Option("--preset", help="The questions of one preset; all presets without it.")] = None,
+    figures: Path = Path("figures"),
+) -> None:
+    """What is done and left of each preset, or of each question at one, and about how many hours of a worker that takes: on every
+    device of which there are runs, yours or published ("?" where they do not tell), and on this machine's processor."""
     store = Store()
-    table = Table("question", "cells", "runs", "done", "left", "epochs left", "hours left, one core", title=f"preset {preset}")
-    total: dict = {}  # a run that two questions ask for is counted under the first
-    for question in questions.QUESTIONS:
-        wanted = _cells(question, preset, False)
-        configs = [config for config in dict.fromkeys(cell.config for cell in wanted) if config not in total]
-        total |= {config: store.load(config) is not None for config in configs}
-        table.add_row(
-            question,
-            str(len({(c.part, c.network, c.config.loss, c.config.activation, c.config.optimizer) for c in wanted})),
-            *_progress(configs, total, store),
-        )
-    table.add_section()
-    table.add_row("all", "", *_progress(list(total), total, store))
-    console.print(table)
+    rows = {name: _plan(preset, [name]) for name in questions.QUESTIONS} if preset else {p: _plan(p) for p in presets.PRESETS}
+    records = [*store.records(), *publication.library(figures).values()]
+    devices = list(dict.fromkeys([grid.processor(), *(record.provenance["device"] for record in records)]))
+    hours = [f"hours left, {device}" for device in devices]
+    table = Table("question" if preset else "preset", "cells", "runs", "done", "left", "epochs left", *hours)
+    for name, (cells, configs) in rows.items():
+        left = [config for config in configs if store.load(config) is None]
+        numbers = (cells, len(configs), len(configs) - len(left), len(left), sum(config.epochs for config in left))
+        table.add_row(name, *map(str, numbers), *(_hours(left, records, device) for device in devices))
+    console.print(table, f"untied convolution: {kernels.untied()}", sep="\n")
 
 
-def _progress(configs: list, done: dict, store: Store) -> list[str]:
-    left = [config for config in configs if not done[config]]
-    hours = grid.estimate(left, store) / 3600
-    return [str(len(configs)), str(len(configs) - len(left)), str(len(left)), str(sum(c.epochs for c in left)), f"{hours:.2f}"]
+def _plan(preset: str, names: Iterable[str] = tuple(questions.QUESTIONS)) -> tuple[int, list[Config]]:
+    """How many cells the questions have at a preset, and their runs, each once."""
+    wanted = [cell for name in names for cell in _cells(name, preset, False)]
+    return len({dataclasses.replace(cell.config, seed=0) for cell in wanted}), list(dict.fromkeys(cell.config for cell in wanted))
+
+
+def _hours(left: list[Config], records: list[Record], device: str) -> str:
+    theirs = [record for record in records if record.provenance["device"] == device]
+    hours = grid.estimate(left, theirs, grid.RATE if device == grid.processor() else None) / 3600
+    return "?" if math.isnan(hours) else f"{hours:.1f}"
 
 
 @app.command("table")
@@ -134,15 +144,19 @@ def check(
 
 
 def _checked(name: str, rows) -> Table:
-    table = Table("id", "published", "derived", "tolerance", "verdict", "matches", title=name)
+    table = Table(title=name)
+    table.add_column("id", overflow="fold")
+    for column in ("published", "derived", "tolerance", "verdict", "differs"):
+        table.add_column(column, overflow="fold")
     for row in rows.to_dict("records"):
-        numbers = (f"{row['value_published']:.4g}", f"{row['value_derived']:.4g}", f"{row['tolerance']:.4g}")
+        quick = " (quick)" if row.get("register") == verify.REGISTERS["quick"] else ""  # the same id is in both registers
+        numbers = (f"{row['value_published']:.4g}", f"{row['value_derived']:.4g}", f"{row['tolerance']:.2g}")
         verdict = (
             row["verdict_published"]
             if row["verdict_published"] == row["verdict_derived"]
             else f"{row['verdict_published']} / {row['verdict_derived']}"
         )
-        table.add_row(row["claim"], *numbers, verdict, "yes" if row["matches"] else "NO")
+        table.add_row(row["claim"] + quick, *numbers, verdict, row["differs"])
     return table
 
 

@@ -1,5 +1,6 @@
 """The claims register: what the book publishes, derived again from stored or retrained runs."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,17 @@ from asym.results import Store
 
 REGISTERS = {"": "claims.csv", "quick": "claims-quick.csv"}  # of the runs a page shows; of the quick preset's alone
 PRECISION = "%.6g"
+ROUNDING = 1e-5  # relative, of a number so written
+OTHERS = (
+    "computed_from",
+    "unit",
+    "original",
+    "half_width",
+    "seeds",
+    "least",
+    "most",
+    "tolerance",
+)  # beside what is always compared
 
 
 def derive(question: str, figures: Path, level: str = "") -> pd.DataFrame:
@@ -39,11 +51,10 @@ _NUMBERS = {name: [""] for name in ("original", "half_width", "least", "most", "
 
 
 def check(question: str, figures: Path) -> pd.DataFrame:
-    """Every number and claim of the published register beside the one derived anew from the published runs."""
+    """Every entry of the published registers beside the one derived anew from the published runs, all its columns compared."""
     derived = pd.concat([derive(question, figures, level).assign(register=name) for level, name in REGISTERS.items()])
     stored = pd.concat([register(question, figures, level).assign(register=name) for level, name in REGISTERS.items()])
-    stored["tolerance"] = claims.ROUNDING
-    return compare(stored, derived, on=["register", "claim"])
+    return compare(stored, derived, on=["register", "claim"], others=OTHERS, within=_rounding(stored["value"]))
 
 
 def rerun(question: str, figures: Path, folder: Path, **machine) -> pd.DataFrame:
@@ -54,15 +65,37 @@ def rerun(question: str, figures: Path, folder: Path, **machine) -> pd.DataFrame
     return compare(register(question, figures, "quick"), derived, on=["claim"])
 
 
-def compare(published: pd.DataFrame, derived: pd.DataFrame, on: list[str]) -> pd.DataFrame:
-    """One row for every entry of either: published and derived value, tolerance, verdicts, and whether they match.
+def compare(
+    published: pd.DataFrame,
+    derived: pd.DataFrame,
+    on: list[str],
+    others: tuple[str, ...] = (),
+    within: pd.Series | None = None,
+) -> pd.DataFrame:
+    """One row for every entry of either: published and derived value, tolerance, verdicts, the columns that differ, and whether
+    none does: of sentence, value, verdict, and others.
 
-    A number that neither has matches; one that only one has does not.
+    A value may differ by `within`, by the published tolerance unless given. A number that neither has matches; one that only one
+    has does not.
     """
-    columns = [*on, "sentence", "value", "verdict"]
-    both = published[[*columns, "tolerance"]].merge(derived[columns], on=on, how="outer", suffixes=("_published", "_derived"))
-    gap = (both["value_published"] - both["value_derived"]).abs()
-    neither = both["value_published"].isna() & both["value_derived"].isna()
-    same_claim = both["sentence_published"] == both["sentence_derived"]
-    same_verdict = both["verdict_published"] == both["verdict_derived"]
-    return both.assign(matches=same_claim & same_verdict & ((gap <= both["tolerance"]) | neither))
+    columns = ["sentence", "value", "verdict", *others]
+    theirs = published[[*on, *columns]].assign(within=published["tolerance"] if within is None else within)
+    both = theirs.merge(derived[[*on, *columns]], on=on, how="outer", suffixes=("_published", "_derived"))
+    both = both.rename(columns={"within": "tolerance"})
+    same = pd.DataFrame({name: _same(both, name) for name in columns})
+    differs = [", ".join(same.columns[~row]) for row in same.to_numpy()]
+    return both.assign(differs=differs, matches=same.all(axis=1))
+
+
+def _same(both: pd.DataFrame, name: str) -> pd.Series:
+    a, b = both[f"{name}_published"], both[f"{name}_derived"]
+    equal = (a == b) | (a.isna() & b.isna())
+    if not (pd.api.types.is_numeric_dtype(a) and pd.api.types.is_numeric_dtype(b)):
+        return equal
+    gap = (a - b).abs()
+    return equal | ((gap < math.inf) & (gap <= (both["tolerance"] if name == "value" else _rounding(a))))
+
+
+def _rounding(numbers: pd.Series) -> pd.Series:
+    """What a number may lose by being written, and a little for zeros made of many terms."""
+    return ROUNDING * numbers.abs() + 1e-9

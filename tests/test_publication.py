@@ -116,7 +116,7 @@ def test_the_homes_of_known_runs():
 def records(question, preset, parts=None, **overrides):
     """Made-up runs of a question's cells, or of some of its parts, as a library has them."""
     wanted = [cell for cell in cells(question, load(preset, **overrides)) if parts is None or cell.part in parts]
-    return {cell.config.hash: record(cell.config) for cell in wanted}
+    return {cell.config.hash: record(cell.config, every=cell.config.epochs) for cell in wanted}
 
 
 def test_of_nothing_published_the_plan_is_shown():
