@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import asym
 from asym import data, gemm, kernels
-from asym.config import NETS, Config
+from asym.config import Config
 from asym.results import Record, Store
 from asym.train import build, train
 
@@ -56,7 +56,7 @@ def _commit() -> str:
 
 
 @cache
-def _processor() -> str:
+def processor() -> str:
     """The processor's name as the system tells it."""
     cpuinfo = Path("/proc/cpuinfo")
     names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
@@ -72,7 +72,7 @@ def perform(config: Config, device: str = "cpu", threads: int | None = 1) -> Rec
     provenance = {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - clock, 3),
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else processor(),
         "threads": torch.get_num_threads(),
         "matrix_products": gemm.library() if device == "cpu" else "stock",
         "untied_products": kernels.untied() if device == "cpu" and config.net == "poggio_untied" else "",
@@ -87,15 +87,20 @@ def perform(config: Config, device: str = "cpu", threads: int | None = 1) -> Rec
     return Record(config, history.epochs, history.diverged, provenance)
 
 
-def estimate(configs: Iterable[Config], store: Store) -> float:
-    """Roughly how many seconds of one worker the configs need: at the rate of the newest stored runs of each net, or at RATE."""
-    records = [r for r in store.records() if r.provenance.get("seconds") and not r.diverged]
-    newest = sorted(records, key=lambda r: r.provenance["started"], reverse=True)
-    rates = {}
-    for net in NETS:  # locally connected layers take longer for an operation
-        known = [_operations(r.config) / r.provenance["seconds"] for r in newest if r.config.net == net][:20]
-        rates[net] = median(known) if known else RATE
-    return sum(_operations(config) / rates[config.net] for config in configs)
+def estimate(configs: Iterable[Config], records: Iterable[Record], rate: float | None = RATE) -> float:
+    """Roughly how many seconds of one worker the configs need, at the rate that the longest of the records tell for each net.
+
+    rate: operations a second of a net that none tells of; NaN is returned if there is such a net and it is None.
+    """
+    known: dict[str, list[tuple[float, float]]] = {}
+    for record in records:
+        seconds = record.provenance.get("seconds")
+        if seconds and not record.diverged:
+            operations = _operations(record.config)
+            known.setdefault(record.config.net, []).append((operations, operations / seconds))
+    # locally connected layers take longer for an operation, short runs for all of them
+    rates = {net: median(rate for _, rate in sorted(pairs, reverse=True)[:20]) for net, pairs in known.items()}
+    return sum(_operations(config) / (rates.get(config.net, rate) or math.nan) for config in configs)
 
 
 def _operations(config: Config) -> float:

@@ -110,18 +110,36 @@ def test_what_is_done_is_not_done_again(record):
     assert asym("run", "dense", "--preset", "smoke") == (0, "0 runs made, 20 there before, 0 left\n", "")
 
 
-def test_status_counts_what_is_done_and_left_and_gives_minutes(record):
+def test_status_counts_what_is_done_and_left_and_gives_hours(record):
     store, level = Store(), load("quick")
-    wanted = {question: [cell.config for cell in cells(question, level)] for question in QUESTIONS}
+    wanted = {question: list(dict.fromkeys(cell.config for cell in cells(question, level))) for question in QUESTIONS}
     for config in wanted["dense"][:4]:
         store.save(Record(config, record.epochs, False, record.provenance))
-    code, out, err = asym("status")
-    assert (code, err) == (0, "") and "preset quick" in out
+    code, out, err = asym("status", "--preset", "quick")
+    assert (code, err) == (0, "") and f"hours left, {grid.processor()}" in out and "untied convolution: " in out
     for question, configs in wanted.items():
-        done = 4 if question == "dense" else 0
-        runs, made, left, epochs, minutes = row(out, question)
-        assert (int(runs), int(made), int(left)) == (len(configs), done, len(configs) - done)
-        assert int(epochs) == sum(config.epochs for config in configs[done:]) and int(minutes) >= 0
+        done = [config for config in configs if store.load(config)]
+        planned, runs, made, left, epochs, *hours = row(out, question)
+        assert int(planned) == len({replace(config, seed=0) for config in configs})
+        assert (int(runs), int(made), int(left)) == (len(configs), len(done), len(configs) - len(done))
+        assert int(epochs) == sum(config.epochs for config in configs if config not in done) and float(hours[0]) >= 0
+
+
+def test_status_of_all_presets_counts_a_run_once(folder):
+    code, out, _ = asym("status")
+    runs = {name: int(row(out, name)[1]) for name in presets.PRESETS}
+    for name, count in runs.items():
+        assert count == len({cell.config for question in QUESTIONS for cell in cells(question, load(name))})
+    assert code == 0 and runs["paper"] > runs["cpu"] > 500
+
+
+def test_status_tells_the_hours_of_other_devices_where_runs_of_theirs_do(record, tmp_path):
+    """A device that has run dense nets alone says nothing of the others."""
+    far = replace(record, config=replace(record.config, seed=9), provenance=record.provenance | {"device": "Far Away 1"})
+    Store().save(far)
+    code, out, _ = asym("status", "--preset", "smoke", "--figures", str(tmp_path))
+    assert code == 0 and "hours left, Far Away 1" in out
+    assert float(row(out, "dense")[-1]) >= 0 and row(out, "untied_conv")[-1] == "?"
 
 
 def test_status_names_a_damaged_record_and_counts_it_as_left(record):
@@ -130,4 +148,4 @@ def test_status_names_a_damaged_record_and_counts_it_as_left(record):
     store.path(cell.config).write_text("{}")
     with pytest.warns(UserWarning, match=f"{cell.config.hash}.json: damaged record"):
         code, out, _ = asym("status", "--preset", "smoke")
-    assert code == 0 and row(out, "dense")[:3] == ["20", "0", "20"]
+    assert code == 0 and row(out, "dense")[1:4] == ["20", "0", "20"]
