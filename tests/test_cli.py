@@ -6,7 +6,7 @@ from importlib import metadata
 import pytest
 from typer.testing import CliRunner
 
-from asym import grid, presets
+from asym import cli, grid, presets
 from asym.cli import app
 from asym.config import Config
 from asym.presets import load
@@ -19,7 +19,7 @@ def folder(monkeypatch, tmp_path):
     """An empty store; a terminal wide enough that no message is broken over lines."""
     monkeypatch.delenv("ASYM_DATA", raising=False)
     monkeypatch.setenv("ASYM_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setattr(cli.console, "width", 400)
     monkeypatch.setenv("TERMINAL_WIDTH", "400")
     return tmp_path / "runs"
 

@@ -60,13 +60,6 @@ def test_the_readers_runs_stand_beside_the_published(runs, tmp_path):
     assert re.search(r"0 of \d{3} numbers of your smoke runs agree", shown) and "dense-one-ce" in shown
 
 
-def test_stored_outputs_are_reproduced(runs):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env", *NOTEBOOKS]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"ASYM_RUNS": str(runs)})
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert re.search(r"\d+ passed", done.stdout)
-
-
 @pytest.mark.parametrize(
     "wrong, says",
     [

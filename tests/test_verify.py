@@ -10,7 +10,7 @@ import yaml
 from made import record
 from typer.testing import CliRunner
 
-from asym import grid, presets, verify
+from asym import cli, grid, presets, verify
 from asym.cli import app
 from asym.presets import load
 from asym.publication import publish
@@ -44,7 +44,9 @@ def figures(written, tmp_path):
 
 
 def asym(*arguments):
-    done = CliRunner().invoke(app, ["verify", *map(str, arguments)], env={"COLUMNS": "400", "TERMINAL_WIDTH": "400"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli.console, "width", 400)
+        done = CliRunner().invoke(app, ["verify", *map(str, arguments)], env={"TERMINAL_WIDTH": "400"})
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done.exit_code, done.stdout, done.stderr
 
