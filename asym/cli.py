@@ -99,11 +99,11 @@ def show(question: str, preset: PresetName = "quick") -> None:
 def publish(question: Question = None, preset: PresetName = "cpu", figures: Path = Path("figures")) -> None:
     """Add your runs of a preset to figures/QUESTION/runs.parquet, from which the book's pages are made; runs there already stay.
 
-    A run that several questions ask for is published once, under the first of them.
+    A run that several questions ask for is published once, under that of its table, else under the first of them.
     """
+    wanted, found = _cells(question, preset, False), {}
     home = publication.homes(presets.load(preset))
-    found: dict[str, dict] = {}
-    for _, record in Store().find(_cells(question, preset, False)):
+    for _, record in Store().find(wanted):
         found.setdefault(home[record.config.hash], {})[record.config.hash] = record
     for name, records in found.items():
         path = figures / name / publication.FILE

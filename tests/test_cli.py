@@ -4,12 +4,14 @@ from dataclasses import replace
 from importlib import metadata
 
 import pytest
+from made import record as made_up
 from typer.testing import CliRunner
 
-from asym import cli, grid, presets
+from asym import cli, grid, presets, publication
 from asym.cli import app
 from asym.config import Config
 from asym.presets import load
+from asym.publication import homes, published
 from asym.questions import QUESTIONS, cells
 from asym.results import Record, Store
 
@@ -53,7 +55,7 @@ def test_the_installed_command_is_this_one():
 
 def test_help_names_every_command():
     code, out, _ = asym("--help")
-    assert code == 0 and all(command in out for command in ("run", "status", "table"))
+    assert code == 0 and all(command in out for command in ("run", "status", "table", "publish", "verify"))
     assert all(name in asym("run", "--help")[1] for name in (*QUESTIONS, *presets.PRESETS))
 
 
@@ -69,6 +71,11 @@ def test_help_names_every_command():
         (["run", "dense", "--preset", "smoke", "--scheduler", "nowhere"], "scheduler nowhere"),
         (["run", "dense", "--epochs", "3"], "No such option"),
         (["train"], "No such command"),
+        (["table"], "Missing argument"),
+        (["table", "everything"], f"question must be one of {', '.join(QUESTIONS)}; got 'everything'"),
+        (["table", "dense", "--preset", "huge"], f"preset must be one of {', '.join(presets.PRESETS)}; got 'huge'"),
+        (["publish", "everything"], f"question must be one of {', '.join(QUESTIONS)}; got 'everything'"),
+        (["publish", "--preset", "huge"], f"preset must be one of {', '.join(presets.PRESETS)}; got 'huge'"),
     ],
 )
 def test_wrong_input_is_told_with_what_is_allowed_and_code_2(folder, arguments, told):
@@ -149,3 +156,51 @@ def test_status_names_a_damaged_record_and_counts_it_as_left(record):
     with pytest.warns(UserWarning, match=f"{cell.config.hash}.json: damaged record"):
         code, out, _ = asym("status", "--preset", "smoke")
     assert code == 0 and row(out, "dense")[1:4] == ["20", "0", "20"]
+
+
+def test_the_table_has_ours_beside_the_original():
+    store = Store()
+    for cell in cells("dense", load("smoke")):
+        store.save(made_up(cell.config, 0.5 if cell.network == "DS0" else 0.4))
+    code, out, _ = asym("table", "dense", "--preset", "smoke")
+    assert code == 0 and "dense, preset smoke" in out and len([line for line in out.splitlines() if "DSR" in line]) == 8
+    first = next(line for line in out.splitlines() if "DS0" in line)
+    shown = [cell.strip() for cell in first.strip("│").split("│")]
+    assert shown == ["2", "DS0", "relu", "ce", "100 (ours 1)", "50.06", "50.00 ± 0.00", "-0.06", "2", "0", "other data"]
+
+
+def test_the_table_of_a_question_that_has_not_run_has_the_originals_numbers():
+    code, out, _ = asym("table", "untied_conv", "--preset", "paper")
+    assert code == 0 and out.count("not run") == 34 and "73.78" in out
+    assert asym("table", "multilayer")[0] == 0  # of which the original has no table
+
+
+def test_publishing_puts_each_run_under_its_home_and_keeps_what_is_there(tmp_path):
+    level, store, figures = load("quick"), Store(), tmp_path / "figures"
+    wanted = [cell.config for cell in cells("multilayer", level) if cell.config.seed == 0]
+    for config in wanted:
+        store.save(made_up(config))
+    arguments = ["publish", "multilayer", "--preset", "quick", "--figures", str(figures)]
+    code, out, err = asym(*arguments)
+    home, there = homes(level), {}
+    for path in figures.glob(f"*/{publication.FILE}"):
+        there |= {run.config: path.parent.name for run in published(path)}
+    assert (code, err) == (0, "") and there == {config: home[config.hash] for config in wanted}
+    assert set(there.values()) == {"multilayer", "depth", "conv_dense_head"}
+    for name in set(there.values()):
+        count = list(there.values()).count(name)
+        assert f"{figures / name / publication.FILE}: {count} runs, {count} of them new" in out
+
+    before = {path: path.read_bytes() for path in figures.glob("*/*")}
+    store.save(made_up(wanted[0], 0.9))  # a run that is published stays as it was published
+    assert "0 of them new" in asym(*arguments)[1]
+    assert {path: path.read_bytes() for path in figures.glob("*/*")} == before
+
+    later = next(cell.config for cell in cells("depth", level) if cell.part == "sweep")
+    store.save(made_up(later))
+    assert "1 of them new" in asym("publish", "--preset", "quick", "--figures", str(figures))[1]
+    assert later in {run.config for run in published(figures / "depth" / publication.FILE)}
+
+
+def test_publishing_nothing_writes_nothing(tmp_path):
+    assert asym("publish", "--figures", str(tmp_path / "figures")) == (0, "", "") and not (tmp_path / "figures").exists()
