@@ -129,6 +129,13 @@ def test_a_difference_is_read_at_the_last_epoch_that_both_sides_reached():
     assert values(early, longer, shorter) == {0: pytest.approx(10 - 10)} and whole(early, longer, shorter) == {0: True}
 
 
+def test_a_difference_is_whole_where_both_sides_are():
+    minus = accuracy("a", "DSR1") - accuracy("a", "DS0")
+    small = {"planned": {"subset": 1000}}
+    assert whole(minus, run("DSR1", **small), run("DS0")) == whole(minus, run("DSR1"), run("DS0", **small)) == {0: False}
+    assert whole(minus, run("DSR1"), run("DS0")) == {0: True}
+
+
 def test_different_epochs_are_compared_only_where_both_are_reached():
     """Epoch 8 of 10 beside the last of 4: each is read at its own, or not at all."""
     minus = accuracy("a", "DSR1", epoch=8) - accuracy("a", "DS0")
