@@ -319,7 +319,14 @@ def terminal():
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    yield {"preexec_fn": lambda: os.login_tty(theirs)}, lambda keys: os.write(ours, keys), lambda: "".join(shown)
+
+    def attach():
+        os.login_tty(theirs)
+        signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        )  # a shell's background job, these tests say, passes on that it ignores Ctrl-C
+
+    yield {"preexec_fn": attach}, lambda keys: os.write(ours, keys), lambda: "".join(shown)
     os.close(theirs)
     reader.join(5)
     os.close(ours)
