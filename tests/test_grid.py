@@ -324,7 +324,7 @@ def terminal():
         os.login_tty(theirs)
         signal.signal(
             signal.SIGINT, signal.SIG_DFL
-        )  # a shell's background job, these tests say, passes on that it ignores Ctrl-C
+        )  # what a shell starts in the background ignores it, children too
 
     yield {"preexec_fn": attach}, lambda keys: os.write(ours, keys), lambda: "".join(shown)
     os.close(theirs)
