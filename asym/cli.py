@@ -1,8 +1,10 @@
-"""The command line: asym run, asym status, asym table, asym publish, asym verify."""
+"""The command line: asym run, asym status, asym table, asym publish, asym verify, asym bench."""
 
 import dataclasses
+import json
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from asym import grid, kernels, presets, publication, questions, tables, verify
+from asym import bench, gemm, grid, kernels, presets, publication, questions, tables, verify
 from asym.config import Config
 from asym.data import DataError
 from asym.results import Record, Store
@@ -62,7 +64,7 @@ def status(
     store = Store()
     rows = {name: _plan(preset, [name]) for name in questions.QUESTIONS} if preset else {p: _plan(p) for p in presets.PRESETS}
     records = [*store.records(), *publication.library(figures).values()]
-    devices = list(dict.fromkeys([grid.processor(), *(record.provenance["device"] for record in records)]))
+    devices = list(dict.fromkeys([gemm.processor(), *(record.provenance["device"] for record in records)]))
     hours = [f"hours left, {device}" for device in devices]
     table = Table("question" if preset else "preset", "cells", "runs", "done", "left", "epochs left", *hours)
     for name, (cells, configs) in rows.items():
@@ -80,7 +82,7 @@ def _plan(preset: str, names: Iterable[str] = tuple(questions.QUESTIONS)) -> tup
 
 def _hours(left: list[Config], records: list[Record], device: str) -> str:
     theirs = [record for record in records if record.provenance["device"] == device]
-    hours = grid.estimate(left, theirs, grid.RATE if device == grid.processor() else None) / 3600
+    hours = grid.estimate(left, theirs, grid.RATE if device == gemm.processor() else None) / 3600
     return "?" if math.isnan(hours) else f"{hours:.1f}"
 
 
@@ -141,6 +143,31 @@ def check(
             console.print(_checked(name, rows if everything else differing))
         console.print(f"{name}: {len(rows) - len(differing)} of {len(rows)} match")
     raise typer.Exit(1 if wrong else 0)
+
+
+@app.command("bench")
+def timings(
+    quick: Annotated[bool, typer.Option("--quick", help="Under a minute: fewer rounds, without the slowest peers.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Where to write all that was measured.")] = None,
+) -> None:
+    """Time the layers beside stock torch, BioTorch and JAX (where installed) and beside what this machine can do at most; exit 1
+    on a missed goal."""
+    report = bench.measure(quick)
+    if json_file:
+        json_file.write_text(json.dumps(report, indent=1) + "\n")
+    table = Table("goal", "median", "quartiles", "bound", "rounds", "verdict", title=report["machine"]["processor"])
+    for row in report["goals"]:
+        found = ("", "") if row["median"] is None else (f"{row['median']:.3g}", f"{row['low']:.3g} to {row['high']:.3g}")
+        bound = f"{'>=' if row['at_least'] else '<='} {row['bound']:g}"
+        table.add_row(row["goal"], *found, bound, str(row["rounds"]), row["verdict"])
+    console.print(table)
+    for name, ceiling in report["ceilings"].items():
+        console.print(f"{name}: {ceiling:.0f} {'GB/s' if 'memory' in name else 'Gflop/s'}")
+    for form, problem in report["problems"].items():
+        console.print(f"{form}: not timed, {problem}")
+    judged = Counter(row["verdict"] for row in report["goals"])
+    console.print(f"{judged['met']} of {judged['met'] + judged['missed']} goals met, {judged['not measured']} not measured")
+    raise typer.Exit(1 if judged["missed"] else 0)
 
 
 def _checked(name: str, rows) -> Table:

@@ -102,13 +102,17 @@ class _DirectFeedback(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         _, hidden, feedback = inputs
-        ctx.shape = hidden.shape
+        ctx.shape, ctx.channels_last = hidden.shape, hidden.dim() == 4 and hidden.stride(1) == 1
         ctx.save_for_backward(feedback)
 
     @staticmethod
     def backward(ctx, e):
         (feedback,) = ctx.saved_tensors
-        return e, gemm.linear(e, feedback.t()).reshape(ctx.shape), None
+        if not ctx.channels_last:
+            return e, gemm.linear(e, feedback.t()).reshape(ctx.shape), None
+        n, c, h, w = ctx.shape  # the error comes in hidden's own layout, or every step below would copy it
+        feedback = feedback.reshape(-1, c, h, w).movedim(1, 3).flatten(1)
+        return e, gemm.linear(e, feedback.t()).reshape(n, h, w, c).movedim(3, 1), None
 
 
 def _match(weight: Tensor, feedback: Tensor) -> None:

@@ -1,8 +1,11 @@
-"""Matrix products on the CPU through the faster of torch's two fp32 libraries, measured once in a process."""
+"""Matrix products on the CPU through the faster of torch's two fp32 libraries, measured once on a machine."""
 
+import hashlib
 import os
+import platform
 import time
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -62,7 +65,37 @@ def _seconds(linear, *tensors: Tensor) -> float:
     return time.perf_counter() - start
 
 
+def processor() -> str:
+    """The processor's name as the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
+    return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
+
+
 @cache
+def _remembered() -> str:
+    """The library measured to be the faster by this processor, torch and number of threads, kept in the user's cache."""
+    import pooch  # here, because a process that is told its library needs none of it
+
+    facts = f"{processor()} {torch.__version__} {torch.get_num_threads()}"
+    file = Path(pooch.os_cache("asym")) / f"gemm-{hashlib.sha256(facts.encode()).hexdigest()[:16]}.txt"
+    try:
+        known = file.read_text()
+    except (OSError, ValueError):
+        known = ""
+    if known in LIBRARIES:
+        return known
+    found = _measured()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}.part")
+        part.write_text(found)
+        part.replace(file)  # whole or not at all
+    except OSError:
+        pass  # a cache that cannot be written costs a measurement a process
+    return found
+
+
 def _measured() -> str:
     """The faster library by a measurement of some 0.1 s: the best of interleaved repeats, since other work only ever slows one.
 
@@ -80,9 +113,9 @@ def _measured() -> str:
 def library() -> str:
     """The library that does a dense layer's products faster here: "stock" (what torch.mm uses) or "onednn".
 
-    $ASYM_GEMM decides where it is set (ValueError for other names), else a measurement, once in a process.
+    $ASYM_GEMM decides where it is set (ValueError for other names), else a measurement that the user's cache remembers.
     """
-    chosen = os.environ.get("ASYM_GEMM") or _measured()
+    chosen = os.environ.get("ASYM_GEMM") or _remembered()
     if chosen not in LIBRARIES:
         raise ValueError(f"$ASYM_GEMM must be one of {', '.join(LIBRARIES)}; got {chosen!r}")
     return chosen

@@ -46,7 +46,7 @@ class Outcome:
 
 
 @cache
-def _commit() -> str:
+def commit() -> str:
     """The checkout's commit, with + if files differ from it; empty outside a checkout."""
     git = ["git", "-C", str(Path(asym.__file__).parent)]
     try:
@@ -58,15 +58,7 @@ def _commit() -> str:
 
 
 @cache
-def processor() -> str:
-    """The processor's name as the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
-    return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
-
-
-@cache
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """glibc gives large blocks back and a step page-faults them in again; from here on it keeps them, for some more memory."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -76,7 +68,7 @@ def _keep_memory() -> None:
 
 def perform(config: Config, device: str = "cpu", threads: int | None = 1) -> Record:
     """Trains one config and returns its record; what every executor's workers call."""
-    _keep_memory()
+    keep_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     started, clock = datetime.now(UTC), time.perf_counter()
@@ -84,11 +76,11 @@ def perform(config: Config, device: str = "cpu", threads: int | None = 1) -> Rec
     provenance = {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - clock, 3),
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else processor(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else gemm.processor(),
         "threads": torch.get_num_threads(),
         "matrix_products": gemm.library() if device == "cpu" else "stock",
         "untied_products": kernels.untied() if device == "cpu" and config.net == "poggio_untied" else "",
-        "commit": _commit(),
+        "commit": commit(),
         "asym": asym.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -96,7 +96,8 @@ def poggio(
 ) -> Network:
     """The conv net of Liao, Leibo and Poggio 2016 (5 weight layers), its convolutions tied or untied.
 
-    5x5/32 - max pool - 5x5/64 - pool - 5x5/64 - pool - 128 - classes; pooling 3x3 stride 2 padding 1 (counted in averages).
+    5x5/32 - max pool - 5x5/64 - pool - 5x5/64 - pool - 128 - classes; pooling 3x3 stride 2 padding 1 (counted in averages), after
+    the nonlinearity or, what is the same for a maximum, before it.
     tied_start copies the tied net's first kernels to every position of an untied layer. first (32, C, 5, 5): the first
     convolution's kernels, which make it a tied layer with relu, whatever the others are. dropout follows the convolutions.
     shape (C, H, W); input (N, C, H, W) -> logits (N, classes). ValueError unless rules gives one key a layer, and for a first
@@ -116,9 +117,13 @@ def poggio(
             layer = _drawn(UntiedConv2d, channels, out, 5, size, padding=2, **place)
             if tied_start:
                 layer.tie_(kernel)
-        pool = POOLINGS["max" if index == 0 else pooling]
-        nonlinearity = ACTIVATIONS["relu" if index == 0 and first is not None else activation]()
-        steps += [layer, nonlinearity, pool(3, stride=2, padding=1), *_dropped(dropout, seed, index)]
+        kind = "max" if index == 0 else pooling
+        after = [
+            ACTIVATIONS["relu" if index == 0 and first is not None else activation](),
+            POOLINGS[kind](3, stride=2, padding=1),
+        ]
+        # a nonlinearity that never falls may follow the maximum, and then acts on a quarter of the numbers
+        steps += [layer, *(after[::-1] if kind == "max" else after), *_dropped(dropout, seed, index)]
         channels, size = out, [(side - 1) // 2 + 1 for side in size]
     elements = channels * size[0] * size[1]
     hidden = _drawn(Linear, elements, POGGIO_HIDDEN, rule=rules[3], seed=seed, index=3)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from asym import data, nets
 from asym.config import Config
-from asym.layers import FeedbackLayer, between_steps
+from asym.layers import between_steps
 from asym.measures import Probe
 from asym.network import Network
 from asym.rules import find
@@ -87,11 +86,13 @@ class Trainer:
         self.weights = [layer.weight for layer in trained]
         self.learned = {layer.weight: layer.feedback for layer in trained if find(layer.rule).store == "parameter"}
         self.optimizer = _optimizer(config, [*self.weights, *self.learned.values()])
+        for feedback in self.learned.values():
+            feedback.requires_grad_(False)  # its gradient is its weight's: no second one is made
         self.order = nets.stream(config.seed, "order")
         self.between = nets.stream(config.seed, "between steps")
         probe = config.batch if config.net == "dense" else min(config.batch, CONV_PROBE)
         labels = self.dataset.train_labels[:probe]
-        activations = [after for step, after in pairwise(self.net.steps) if isinstance(step, FeedbackLayer)]
+        activations = [step for step in self.net.steps if isinstance(step, tuple(nets.ACTIVATIONS.values()))]
         images = self._images(self.dataset.train_images[:probe])
         self.probe = Probe(self.net, images, labels, self.criterion, activations)
 
@@ -151,8 +152,8 @@ class Trainer:
             nn.utils.clip_grad_value_(self.weights, self.config.clip_value)
         if self.config.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.weights, self.config.clip_norm)
-        for weight, feedback in self.learned.items():
-            feedback.grad.copy_(weight.grad)
+        for weight, feedback in self.learned.items():  # Adam only reads a gradient, momentum may write on it
+            feedback.grad = weight.grad if self.config.optimizer == "adam" else weight.grad.clone()
 
     @torch.no_grad()
     def _clip_weights(self) -> None:

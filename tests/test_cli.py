@@ -123,7 +123,7 @@ def test_status_counts_what_is_done_and_left_and_gives_hours(record):
     for config in wanted["dense"][:4]:
         store.save(Record(config, record.epochs, False, record.provenance))
     code, out, err = asym("status", "--preset", "quick")
-    assert (code, err) == (0, "") and f"hours left, {grid.processor()}" in out and "untied convolution: " in out
+    assert (code, err) == (0, "") and f"hours left, {gemm.processor()}" in out and "untied convolution: " in out
     for question, configs in wanted.items():
         done = [config for config in configs if store.load(config)]
         planned, runs, made, left, epochs, *hours = row(out, question)

@@ -119,6 +119,15 @@ def test_backpropagation_is_differentiable_twice(op):
     assert torch.autograd.gradgradcheck(call, (x, w), fast_mode=True)
 
 
+def test_direct_feedback_brings_the_error_in_the_layout_of_hidden():
+    logits, b, e = torch.randn(4, 5), torch.randn(5, 6 * 3 * 2), torch.randn(4, 5)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        hidden = torch.randn(4, 6, 3, 2).to(memory_format=layout).requires_grad_()
+        (brought,) = torch.autograd.grad(functional.direct_feedback(logits, hidden, b), hidden, e)
+        assert brought.is_contiguous(memory_format=layout)
+        torch.testing.assert_close(brought, (e @ b).reshape(4, 6, 3, 2))
+
+
 def test_direct_feedback_passes_gradcheck_only_without_feedback():
     logits, hidden = reference.draw(3, 4, seed=1).requires_grad_(), reference.draw(3, 2, 5, seed=2).requires_grad_()
     none, some = torch.zeros(4, 10, dtype=torch.float64), reference.draw(4, 10, seed=3)

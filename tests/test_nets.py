@@ -35,8 +35,8 @@ def test_dense_net():
 
 def test_tied_poggio_net():
     net = nets.poggio(CIFAR, 10, last("fa", 4, 5))
-    block = ["Conv2d", "ReLU"]
-    expected = [*block, "MaxPool2d", *block, "AvgPool2d", *block, "AvgPool2d", "Flatten", "Linear", "ReLU", "Linear"]
+    block = ["Conv2d", "ReLU", "AvgPool2d"]
+    expected = ["Conv2d", "MaxPool2d", "ReLU", *block, *block, "Flatten", "Linear", "ReLU", "Linear"]
     assert names(net) == expected
     assert weights(net) == 3 * 25 * 32 + 32 * 25 * 64 + 64 * 25 * 64 + 64 * 16 * 128 + 128 * 10
     assert net(torch.zeros(2, *CIFAR)).shape == (2, 10)
@@ -103,7 +103,7 @@ def test_dropout_stands_after_every_hidden_dense_layer_or_every_pooling():
     dense = names(nets.dense((1, 4, 4), 3, last("fa", 2, 3), dropout=0.5))
     assert dense == ["Flatten", "Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
     poggio = names(nets.poggio((1, 8, 8), 3, last("fa", 4, 5), dropout=0.25))
-    assert [poggio[i - 1] for i, name in enumerate(poggio) if name == "Dropout"] == ["MaxPool2d", "AvgPool2d", "AvgPool2d"]
+    assert [poggio[i - 1] for i, name in enumerate(poggio) if name == "Dropout"] == ["ReLU", "AvgPool2d", "AvgPool2d"]
 
 
 def test_dropout_changes_no_first_weight():
@@ -172,7 +172,7 @@ def test_a_given_first_convolution_is_tied_and_copied_and_leaves_the_other_layer
     given = nets.poggio((2, 8, 8), 3, last("fa", 4, 5), first=kernels, **options)
     without = nets.poggio((2, 8, 8), 3, last("fa", 4, 5), **options)
     kind = "UntiedConv2d" if untied else "Conv2d"
-    assert names(given)[:6] == ["Conv2d", "ReLU", "MaxPool2d", kind, "Tanh", "AvgPool2d"]
+    assert names(given)[:6] == ["Conv2d", "MaxPool2d", "ReLU", kind, "Tanh", "AvgPool2d"]
     assert names(given).count("ReLU") == 1 and names(given)[6:] == names(without)[6:]
     first, *others = given.layers
     assert torch.equal(first.weight, kernels) and first.weight.data_ptr() != kernels.data_ptr()
@@ -186,6 +186,19 @@ def test_a_given_first_convolution_is_tied_and_copied_and_leaves_the_other_layer
 def test_pooling_is_that_of_the_second_and_third_convolution(pooling, name):
     found = [n for n in names(nets.poggio((1, 8, 8), 3, last("fa", 4, 5), pooling=pooling)) if "Pool" in n]
     assert found == ["MaxPool2d", name, name]
+
+
+@pytest.mark.parametrize("name", nets.ACTIVATIONS)
+def test_a_maximum_before_the_nonlinearity_is_the_maximum_after_it(name):
+    pool, nonlinearity = nn.MaxPool2d(3, stride=2, padding=1), nets.ACTIVATIONS[name]()
+    x = torch.randn(3, 4, 9, 9).mul_(2).requires_grad_()
+    x.data[0, 0] = -x.data[0, 0].abs()  # windows without a positive number, whose relu are all equal
+    e = torch.randn(3, 4, 5, 5)
+    (before, after), gradients = zip(
+        *((y, torch.autograd.grad(y, x, e)[0]) for y in (nonlinearity(pool(x)), pool(nonlinearity(x))))
+    )
+    torch.testing.assert_close(before, after)
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("name", nets.ACTIVATIONS)
