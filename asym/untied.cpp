@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 #if defined(__linux__)
+#include <dlfcn.h>
 #include <sys/mman.h>
 #endif
 #if defined(__SSE__)
@@ -218,23 +219,53 @@ private:
     static ptrdiff_t steps(ptrdiff_t whole, ptrdiff_t step) { return (whole + step - 1) / step; }
 };
 
+// The threads that torch computes with, where they are GNU OpenMP's: others would compete with them, which wait for work by turning
+// round for a while. Found in the running process, so that nothing is linked.
+struct Team {
+    void (*run)(void (*)(void*), void*, unsigned, unsigned);
+    int (*index)();
+    int (*size)();
+};
+
+const Team& team() {
+#if defined(__linux__)
+    static const Team found = {reinterpret_cast<decltype(Team::run)>(dlsym(RTLD_DEFAULT, "GOMP_parallel")),
+                               reinterpret_cast<decltype(Team::index)>(dlsym(RTLD_DEFAULT, "omp_get_thread_num")),
+                               reinterpret_cast<decltype(Team::size)>(dlsym(RTLD_DEFAULT, "omp_get_num_threads"))};
+#else
+    static const Team found = {};
+#endif
+    return found;
+}
+
 // work(i, product) for i = 0 ... count, in threads that treat denormal numbers as the calling one does.
 template <class Work>
 void parallel(int64_t count, int64_t threads, Work work) {
     threads = std::max<int64_t>(1, std::min(threads, count));
-    auto share = [&](int64_t t) {
-        Product product;
-        for (int64_t i = count * t / threads; i < count * (t + 1) / threads; i++) work(i, product);
-    };
 #if defined(__SSE__)
     const unsigned control = _mm_getcsr();
-    auto start = [&](int64_t t) { _mm_setcsr(control), share(t); };
-#else
-    auto start = share;
 #endif
+    auto share = [&](int64_t t, int64_t of) {
+#if defined(__SSE__)
+        const unsigned before = _mm_getcsr();
+        _mm_setcsr(control);
+#endif
+        Product product;
+        for (int64_t i = count * t / of; i < count * (t + 1) / of; i++) work(i, product);
+#if defined(__SSE__)
+        _mm_setcsr(before);
+#endif
+    };
+    if (threads == 1) return share(0, 1);
+    if (const Team& with = team(); with.run && with.index && with.size) {
+        auto* const shared = &share;
+        with.run([](void* data) { (**static_cast<decltype(shared)*>(data))(team().index(), team().size()); },
+                 const_cast<void*>(static_cast<const void*>(&shared)), threads, 0);
+        return;
+    }
     std::vector<std::thread> others;
-    for (int64_t t = 1; t < threads; t++) others.emplace_back(start, t);
-    share(0);
+    for (int64_t t = 1; t < threads; t++) others.emplace_back(share, t, threads);
+    share(0, threads);
     for (auto& other : others) other.join();
 }
 
