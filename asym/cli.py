@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from asym import bench, gemm, grid, kernels, presets, publication, questions, tables, verify
+from asym.bench import precision
 from asym.config import Config
 from asym.data import DataError
 from asym.results import Record, Store
@@ -168,6 +169,25 @@ def timings(
     judged = Counter(row["verdict"] for row in report["goals"])
     console.print(f"{judged['met']} of {judged['met'] + judged['missed']} goals met, {judged['not measured']} not measured")
     raise typer.Exit(1 if judged["missed"] else 0)
+
+
+@app.command("precision")
+def precisions(
+    preset: PresetName = "quick",
+    figures: Path = Path("figures"),
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes of one thread each; the cores by default.")] = None,
+    unverified_data: Unverified = False,
+) -> None:
+    """Train three cells in fp32 and in bf16, publish the bf16 runs, and print where both end: test accuracy in %."""
+    try:
+        compared = precision.run(presets.load(preset, unverified_data=unverified_data), figures, Store(), jobs=jobs)
+    except (ValueError, DataError) as error:
+        raise typer.BadParameter(str(error)) from None
+    table = Table("cell", "seeds", "fp32", "bf16", "bf16 - fp32", "times as fast", title=f"preset {preset}")
+    for row in compared.to_dict("records"):
+        numbers = (tables.points(row[name], row[f"{name}_half"]) for name in ("fp32", "bf16", "difference"))
+        table.add_row(f"{row['part']}, {row['network']}", str(row["seeds"]), *numbers, f"{row['speed']:.2f}")
+    console.print(table)
 
 
 def _checked(name: str, rows) -> Table:

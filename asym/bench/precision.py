@@ -1,0 +1,64 @@
+"""Does a run in bf16 end where it ends in fp32? Three cells, one of them unstable, in both precisions from the same seeds."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from asym import grid, presets, publication
+from asym.cells import Cell
+from asym.frames import interval
+from asym.questions import cells
+from asym.results import Record, Store
+
+CELLS = (("conv_dense_head", "table 6", "PGR2"), ("dense", "table 2", "DSR2"), ("depth", "table 4", "DDR4"))
+HOME = "performance"  # the folder of figures/ that the bf16 runs are published in
+
+
+def wanted(preset: presets.Preset) -> list[Cell]:
+    """The cells' fp32 and bf16 runs by cross entropy, all seeds, the cheapest cells first."""
+    asked = [
+        cell
+        for question, part, network in CELLS
+        for cell in cells(question, preset)
+        if (cell.part, cell.network, cell.config.loss) == (part, network, "ce")
+    ]
+    return [replace(cell, config=replace(cell.config, precision=name)) for cell in asked for name in ("fp32", "bf16")]
+
+
+def run(
+    preset: presets.Preset, figures: Path, store: Store, *, jobs: int | None = None, progress: Callable | None = None
+) -> pd.DataFrame:
+    """Trains what neither the store nor the published runs have, publishes the bf16 runs, and returns `compare`'s table."""
+    known, asked = publication.library(figures), wanted(preset)
+    grid.run((c.config for c in asked if c.config.hash not in known), store, jobs=jobs, progress=progress)
+    found = dict(store.find(asked))
+    path = figures / HOME / publication.FILE
+    ours = {cell.config.hash: record for cell, record in found.items() if cell.config.precision == "bf16"}
+    publication.publish((ours | {record.config.hash: record for record in publication.published(path)}).values(), path)
+    return compare(asked, {cell.config.hash: record for cell, record in found.items()} | known)
+
+
+def compare(asked: list[Cell], records: dict[str, Record]) -> pd.DataFrame:
+    """A row a cell: its test accuracy (%) in either precision, bf16 minus fp32 paired by seed, with 95 % t intervals over the
+    seeds that have both; and how many times as fast bf16 is by the seconds an epoch takes. Empty without such seeds."""
+    rows = []
+    for part, network in dict.fromkeys((cell.part, cell.network) for cell in asked):
+        mine = [cell.config for cell in asked if (cell.part, cell.network) == (part, network) and cell.config.precision == "fp32"]
+        twins = [(config.hash, replace(config, precision="bf16").hash) for config in mine]
+        pairs = [(records[a], records[b]) for a, b in twins if a in records and b in records]
+        if not pairs:
+            continue
+        accuracy = pd.DataFrame([[100 * r.epochs[-1]["test_accuracy"] for r in pair] for pair in pairs], columns=["fp32", "bf16"])
+        spans = pd.DataFrame([[r.epochs[-1]["seconds"] / r.epochs[-1]["epoch"] for r in pair] for pair in pairs])
+        row = {"part": part, "network": network, "epochs": mine[0].epochs, "dataset": mine[0].dataset, "seeds": len(pairs)}
+        for name, values in (
+            ("fp32", accuracy["fp32"]),
+            ("bf16", accuracy["bf16"]),
+            ("difference", accuracy["bf16"] - accuracy["fp32"]),
+        ):
+            row[name], row[f"{name}_half"] = interval(values)
+        row["diverged"] = sum(record.diverged for pair in pairs for record in pair)
+        rows.append(row | {"speed": float((spans[0] / spans[1]).median())})
+    return pd.DataFrame(rows)
