@@ -7,7 +7,7 @@ import pytest
 from made import record as made_up
 from typer.testing import CliRunner
 
-from asym import cli, grid, presets, publication
+from asym import cli, gemm, grid, presets, publication
 from asym.cli import app
 from asym.config import Config
 from asym.presets import load
@@ -55,7 +55,7 @@ def test_the_installed_command_is_this_one():
 
 def test_help_names_every_command():
     code, out, _ = asym("--help")
-    assert code == 0 and all(command in out for command in ("run", "status", "table", "publish", "verify"))
+    assert code == 0 and all(command in out for command in ("run", "status", "table", "publish", "verify", "bench", "precision"))
     assert all(name in asym("run", "--help")[1] for name in (*QUESTIONS, *presets.PRESETS))
 
 

@@ -18,12 +18,13 @@ import asym
 from asym import gemm, grid, kernels
 from asym.bench import roofline
 from asym.bench.forms import BATCHES, FORMS, GEMM, STREAM, run_once, trainer
-from asym.bench.goals import Seconds, goals
+from asym.bench.goals import Seconds, all_goals
 
 ROUNDS = {"ceilings": 15, "dense": 15, "poggio": 11, "untied": 9, "slow": 3, "jax": 3, "data": 15, "overhead": 5}
-QUICK = {"ceilings": 5, "dense": 5, "poggio": 3, "untied": 3, "data": 5, "overhead": 2}  # without the slowest peers
+QUICK = {"ceilings": 5, "dense": 7, "poggio": 3, "untied": 3, "data": 5, "overhead": 2}  # without the slowest peers
 PRODUCTS = {p: (f"{p} product, torch", f"{p} product, oneDNN") for p in ("fp32", "bf16")}
 MEMORY = {"memory copy": 2, "memory triad": 3}  # form -> how many arrays it reads or writes
+STEPS = {"dense": "dense, fa", "poggio": "poggio, fa", "poggio_untied": "poggio_untied, fa, batch 500"}  # under the roof
 BESIDE = {"ceilings": (*PRODUCTS["fp32"], *PRODUCTS["bf16"], *MEMORY), "poggio": PRODUCTS["fp32"]}  # timed with a group's forms
 
 Pools = dict[str, ProcessPoolExecutor]
@@ -36,7 +37,7 @@ def measure(quick: bool = False) -> dict:
     quick: fewer rounds, and without the slowest peers. A peer that is not installed, or that fails, leaves its goals not
     measured; problems says why.
     """
-    aims, rounds = goals(), QUICK if quick else ROUNDS
+    aims, rounds = all_goals(), QUICK if quick else ROUNDS
     taken: dict[str, Seconds] = {}
     problems: dict[str, str] = {}
     with _pools() as pools, tqdm(total=sum(rounds.values()), unit="round", disable=None) as bar:
@@ -55,7 +56,7 @@ def measure(quick: bool = False) -> dict:
         "ceilings": _ceilings(taken["ceilings"]),
         "forms": timed,
         "goals": [goal.judge(taken.get(goal.group, {})) for goal in aims],
-        "roofline": [_point(net, timed) for net in BATCHES],
+        "roofline": [_point(net, timed[form]["seconds"]) for net, form in STEPS.items() if form in timed],
         "problems": problems,
     }
 
@@ -142,17 +143,11 @@ def _ceilings(seconds: Seconds) -> dict[str, float]:
     return products | {form: 4 * STREAM * arrays / min(seconds[form]) / 1e9 for form, arrays in MEMORY.items()}
 
 
-def _point(net: str, timed: dict[str, dict]) -> dict:
-    """A net's step by feedback alignment under the roof."""
-    form = f"{net}, fa" if f"{net}, fa" in timed else f"{net}, fa, batch 500"
+def _point(net: str, seconds: float) -> dict:
+    """A net's step by feedback alignment at batch 500."""
     made = trainer(net, "fa", 500)
     traffic = roofline.traffic(made)  # before the net becomes float64
-    return {
-        "net": net,
-        "operations": roofline.operations(made),
-        "bytes": traffic,
-        "seconds": timed[form]["seconds"] / BATCHES[net],
-    }
+    return {"net": net, "operations": roofline.operations(made), "bytes": traffic, "seconds": seconds / BATCHES[net]}
 
 
 def _machine(quick: bool) -> dict:

@@ -129,9 +129,9 @@ FORMS: dict[str, tuple[str, Callable[[], Step]]] = {
     "memory triad": ("ours", _triad),
     "data path": ("ours", partial(_data_path, 500, 4)),
     "DataLoader": ("theirs", partial(peers.loader, 500, 4)),
-    "untied layer, fa": ("ours", partial(_untied_layer, 100)),
-    "untied layer, JAX's own": ("theirs", partial(peers.jax_local, 100, "library")),
-    "untied layer, JAX by hand": ("theirs", partial(peers.jax_local, 100, "batched")),
+    "untied layer, fa": ("ours", partial(_untied_layer, 500)),
+    "untied layer, JAX's own": ("theirs", partial(peers.jax_local, 500, "library")),
+    "untied layer, JAX by hand": ("theirs", partial(peers.jax_local, 500, "batched")),
     "poggio_untied, fa, torch form": ("ours", partial(_untied_in_torch, 500)),
     "poggio_untied, unfold and einsum": ("theirs", partial(_stock, "poggio", 500, untied=True)),
 }

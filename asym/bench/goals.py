@@ -46,7 +46,7 @@ class Goal:
         return row | {"median": middle, "low": low, "high": high, "verdict": MET if met else MISSED}
 
 
-def goals() -> tuple[Goal, ...]:
+def all_goals() -> tuple[Goal, ...]:
     """All of them, in the order of the report."""
     found = []
     for net, stock, theirs, direct in (("dense", 0.60, 0.60, 0.96), ("poggio", 0.55, 0.55, 0.80)):

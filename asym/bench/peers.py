@@ -99,15 +99,16 @@ def loader(batch: int, batches: int) -> Step:
     return lambda: [x.sum() for x, _ in batched]
 
 
-def jax_local(batch: int, form: str) -> Step:
-    """The untied layer alone in JAX, compiled: output, dx and dW. form: "library" (conv_general_dilated_local) or "batched"
-    (patches by slices, one batched product)."""
+def jax_step(form: str) -> Callable:
+    """(x, W) -> the sum of y squared and its gradients, of the untied layer alone in JAX, compiled; W (H, W, taps, O).
+
+    form: "library" (conv_general_dilated_local) or "batched" (patches by slices, then one product at every position).
+    """
     import jax
     import jax.numpy as jnp
 
     c, s, o, k = LAYER.values()
-    keys = jax.random.split(jax.random.PRNGKey(0), 2)
-    x, pads = jax.random.normal(keys[0], (batch, c, s, s)), ((k // 2, k // 2),) * 2
+    pads = ((k // 2, k // 2),) * 2
 
     def library(x, weight):
         return jax.lax.conv_general_dilated_local(x, weight, (1, 1), pads, (k, k), dimension_numbers=("NCHW", "HWIO", "NCHW"))
@@ -117,7 +118,16 @@ def jax_local(batch: int, form: str) -> Step:
         patches = jnp.stack([x[:, :, i : i + s, j : j + s] for i in range(k) for j in range(k)], 2)  # N, C, taps, H, W
         return jnp.einsum("ncthw,hwcto->nohw", patches, weight.reshape(s, s, c, k * k, o))
 
-    weight = jax.random.normal(keys[1], (s, s, c * k * k, o))
     forward = {"library": library, "batched": batched}[form]
-    step = jax.jit(jax.value_and_grad(lambda x, weight: jnp.square(forward(x, weight)).sum(), (0, 1)))
+    return jax.jit(jax.value_and_grad(lambda x, weight: jnp.square(forward(x, weight)).sum(), (0, 1)))
+
+
+def jax_local(batch: int, form: str) -> Step:
+    """Output, dx and dW of the untied layer in JAX."""
+    import jax
+
+    c, s, o, k = LAYER.values()
+    keys = jax.random.split(jax.random.PRNGKey(0), 2)
+    x, weight = jax.random.normal(keys[0], (batch, c, s, s)), jax.random.normal(keys[1], (s, s, c * k * k, o))
+    step = jax_step(form)
     return lambda: jax.block_until_ready(step(x, weight))

@@ -51,13 +51,10 @@ def compare(asked: list[Cell], records: dict[str, Record]) -> pd.DataFrame:
         if not pairs:
             continue
         accuracy = pd.DataFrame([[100 * r.epochs[-1]["test_accuracy"] for r in pair] for pair in pairs], columns=["fp32", "bf16"])
+        accuracy["difference"] = accuracy["bf16"] - accuracy["fp32"]
         spans = pd.DataFrame([[r.epochs[-1]["seconds"] / r.epochs[-1]["epoch"] for r in pair] for pair in pairs])
         row = {"part": part, "network": network, "epochs": mine[0].epochs, "dataset": mine[0].dataset, "seeds": len(pairs)}
-        for name, values in (
-            ("fp32", accuracy["fp32"]),
-            ("bf16", accuracy["bf16"]),
-            ("difference", accuracy["bf16"] - accuracy["fp32"]),
-        ):
+        for name, values in accuracy.items():
             row[name], row[f"{name}_half"] = interval(values)
         row["diverged"] = sum(record.diverged for pair in pairs for record in pair)
         rows.append(row | {"speed": float((spans[0] / spans[1]).median())})

@@ -1,0 +1,161 @@
+"""The bench: its arithmetic on known times, its peers equal to our layers, and the command as it is run."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from made import record as made_up
+from typer.testing import CliRunner
+
+from asym import bench, cli, nets, presets
+from asym.bench import forms, goals, peers, precision, roofline
+from asym.bench.goals import MET, MISSED, UNMEASURED, Goal
+from asym.layers import UntiedConv2d
+from asym.publication import published
+
+GOAL = Goal("group", "ours / theirs", "ours", "theirs", 0.5)
+
+
+def test_a_goal_is_judged_by_the_median_of_ratios_paired_by_round():
+    seconds = {"ours": [1.0, 2.0, 9.0], "theirs": [4.0, 4.0, 10.0]}
+    row = GOAL.judge(seconds)
+    assert (row["median"], row["low"], row["high"], row["rounds"]) == (0.5, 0.375, 0.7, 3)
+    assert row["verdict"] == MET
+    assert replace(GOAL, bound=0.49).judge(seconds)["verdict"] == MISSED
+    assert replace(GOAL, bound=0.51, at_least=True).judge(seconds)["verdict"] == MISSED
+    assert replace(GOAL, factor=2.0).judge(seconds)["median"] == 1.0
+
+
+def test_a_goal_without_a_second_form_is_about_seconds_and_one_without_times_is_not_measured():
+    assert replace(GOAL, second=None).judge({"ours": [0.3]})["median"] == 0.3
+    assert GOAL.judge({"ours": [0.3]})["verdict"] == UNMEASURED and GOAL.judge({})["median"] is None
+
+
+def test_every_goal_is_of_forms_that_are_timed_in_its_group():
+    made = {"fp32 product", "first run", "warm run"}
+    for goal in goals.all_goals():
+        assert set(goal.forms) <= forms.FORMS.keys() | made and goal.group in bench.ROUNDS, goal
+    assert bench.QUICK.keys() < bench.ROUNDS.keys()
+
+
+def test_operations_and_traffic_of_a_known_net():
+    trainer = forms.trainer("dense", "fa", 7)
+    widths = (3072, *peers.HIDDEN, 10)
+    weights = [a * b for a, b in zip(widths, widths[1:], strict=False)]
+    activations = 3072 + 2 * sum(peers.HIDDEN) + 10  # the flattened image, each layer before and after relu
+    assert roofline.traffic(trainer) == 40 * sum(weights) + 16 * 7 * activations
+    assert roofline.operations(trainer) == 7 * 2 * (3 * sum(weights) - weights[0])
+
+
+def test_the_peers_nets_are_ours():
+    for name, ours in (
+        ("dense", nets.dense(peers.SHAPE, 10, ["bp"] * 5, hidden=peers.HIDDEN)),
+        ("poggio", nets.poggio(peers.SHAPE, 10, ["bp"] * 5)),
+    ):
+        theirs = peers.stock(name)
+        for mine, weight in zip(ours.layers, theirs.parameters(), strict=True):
+            weight.data.copy_(mine.weight)
+        x = torch.randn(3, *peers.SHAPE)
+        torch.testing.assert_close(theirs(x), ours(x), rtol=1e-4, atol=1e-5)
+
+
+def untied_layer():
+    c, size, o, k = peers.LAYER.values()
+    return UntiedConv2d(c, o, k, size, padding=k // 2, bias=False), torch.randn(2, c, size, size)
+
+
+def test_unfold_and_einsum_is_our_untied_layer():
+    layer, x = untied_layer()
+    theirs = peers.Unfolded(layer.in_channels, layer.out_channels, layer.input_size[0])
+    theirs.weight.data.copy_(layer.weight)
+    torch.testing.assert_close(theirs(x), layer(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["library", "batched"])
+def test_jax_computes_our_untied_layer(form):
+    pytest.importorskip("jax", reason="JAX is an optional peer")
+    layer, x = untied_layer()
+    ours = layer(x).square().sum()
+    value, gradients = peers.jax_step(form)(x.numpy(), layer.weight.detach().numpy().reshape(16, 16, -1, 64))
+    assert math.isclose(float(value), ours.item(), rel_tol=1e-4)
+    dw = torch.autograd.grad(ours, layer.weight)[0]
+    torch.testing.assert_close(torch.from_numpy(gradients[1].__array__().copy()).reshape(dw.shape), dw, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("rule", ["fa", "dfa"])
+def test_biotorch_trains(rule):
+    pytest.importorskip("biotorch", reason="BioTorch is an optional peer")
+    peers.biotorch("dense", rule, 4)()
+
+
+def test_a_peer_that_fails_is_told_and_leaves_the_others(monkeypatch):
+    with bench._pools() as pools, bench.tqdm(disable=True) as bar:
+        problems = {}
+        monkeypatch.setitem(forms.FORMS, "absent", ("theirs", forms.FORMS["memory copy"][1]))  # unknown in the other process
+        taken = bench._in_turn(pools, ["absent", "memory copy"], 2, problems, bar)
+    assert problems.keys() == {"absent"} and len(taken["memory copy"]) == 2 and "absent" not in taken
+    assert all(seconds > 0 for seconds in taken["memory copy"])
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    monkeypatch.setattr(cli.console, "width", 400)
+
+
+def asym(*arguments):
+    done = CliRunner().invoke(cli.app, list(arguments))
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stdout
+
+
+@pytest.mark.slow
+def test_the_command_measures_prints_and_writes(monkeypatch, tmp_path):
+    """With real processes and real times, of which nothing is asserted but that they are there."""
+    monkeypatch.setattr(bench, "QUICK", {"ceilings": 1, "dense": 1, "data": 1})
+    code, out = asym("bench", "--quick", "--json", str(tmp_path / "bench.json"))
+    report = json.loads((tmp_path / "bench.json").read_text())
+    verdicts = [row["verdict"] for row in report["goals"]]
+    met, missed = verdicts.count(MET), verdicts.count(MISSED)
+    assert out.splitlines()[-1] == f"{met} of {met + missed} goals met, {verdicts.count(UNMEASURED)} not measured"
+    assert code == (1 if missed else 0)
+    assert set(report) == {"machine", "ceilings", "forms", "goals", "roofline", "problems"}
+    assert all(ceiling > 0 for ceiling in report["ceilings"].values()) and len(report["ceilings"]) == 6
+    assert all("BioTorch" in form for form in report["problems"])  # where it is not installed
+    assert {row["goal"] for row in report["goals"] if row["verdict"] == UNMEASURED} >= {"JAX by hand / ours, one layer"}
+    assert [point["net"] for point in report["roofline"]] == ["dense"]
+
+
+@pytest.mark.parametrize(("verdict", "expected"), [(MET, 0), (MISSED, 1), (UNMEASURED, 0)])
+def test_the_exit_code_tells_a_missed_goal(monkeypatch, verdict, expected):
+    row = GOAL.judge({"ours": [1.0], "theirs": [1.0]}) | {"verdict": verdict}
+    report = {"machine": {"processor": "made up"}, "goals": [row], "ceilings": {"memory copy": 1.0}, "problems": {}}
+    monkeypatch.setattr(cli.bench, "measure", lambda quick: report)
+    assert asym("bench")[0] == expected
+
+
+def test_precisions_are_compared_by_seed(monkeypatch, tmp_path):
+    asked = precision.wanted(presets.load("cpu"))
+    assert {(cell.network, cell.config.precision) for cell in asked} == {
+        (network, name) for _, _, network in precision.CELLS for name in ("fp32", "bf16")
+    }
+    records = {}
+    for cell in asked:
+        better = cell.config.precision == "bf16"
+        records[cell.config.hash] = made_up(cell.config, 0.5 + 0.01 * cell.config.seed + 0.02 * better)
+    compared = precision.compare(asked, records)
+    assert len(compared) == len(precision.CELLS) and (compared["seeds"] == 3).all()
+    assert compared["difference"].tolist() == pytest.approx([2.0] * 3)
+    assert compared["difference_half"].tolist() == pytest.approx([0.0] * 3, abs=1e-9)  # paired: what seeds share falls out
+    assert compared["fp32_half"].min() > 1
+    assert precision.compare(asked, {}).empty
+
+
+def test_the_precision_command_trains_publishes_and_prints(monkeypatch, tmp_path):
+    monkeypatch.setenv("ASYM_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(precision, "CELLS", (("dense", "table 2", "DSR2"),))
+    code, out = asym("precision", "--preset", "smoke", "--figures", str(tmp_path), "--jobs", "1")
+    assert code == 0 and "table 2, DSR2" in out
+    found = published(tmp_path / "performance/runs.parquet")
+    assert found and {record.config.precision for record in found} == {"bf16"}
