@@ -4,6 +4,7 @@
 # make test    the test suite            make lint    ruff
 # make render  make the stored notebooks' pages again from the published runs, ready to commit: no training
 # make lock    resolve requirements.txt anew (TORCH=x.y.z takes another torch)
+# make bench   time the layers beside their peers, which it installs, and store the report that the performance page shows
 # make clean   remove what was built; runs and .venv stay
 
 PYTHON ?= python3
@@ -22,7 +23,7 @@ STRIP := $(BIN)/nbstripout --keep-output --keep-count \
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: venv book html pages sources test lint render lock clean
+.PHONY: venv book html pages sources test lint render lock bench clean
 
 venv: .venv/.installed
 
@@ -70,6 +71,13 @@ test: venv
 
 lint: venv
 	$(BIN)/ruff check .
+
+# BioTorch asks for much that its layers do not use.
+bench: venv
+	$(BIN)/python -m pip install --quiet -e '.[bench]'
+	$(BIN)/python -m pip install --quiet --no-deps biotorch==0.0.16
+	mkdir -p figures/performance
+	$(BIN)/asym bench --json figures/performance/bench.json
 
 # On the oldest Python, so that every pin serves the newer ones too (papermill needs aiohttp only from 3.12 on).
 # Torch's CUDA packages stay out: torch itself pins them.

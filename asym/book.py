@@ -90,8 +90,8 @@ class Page:
             judged = claims.judge(QUESTIONS[self.question].claims, self.evidence)
         for entry in judged.to_dict("records"):
             name = entry["claim"]
-            self.glue(**{name: entry["value"], f"{name}_half": entry["half_width"], f"{name}_verdict": entry["verdict"]})
-        self.glue(**{f"{self.question}_verdict": claims.verdict(judged), f"{self.question}_summary": claims.summary(judged)})
+            glue(**{name: entry["value"], f"{name}_half": entry["half_width"], f"{name}_verdict": entry["verdict"]})
+        glue(**{f"{self.question}_verdict": claims.verdict(judged), f"{self.question}_summary": claims.summary(judged)})
         return judged
 
     def badge(self) -> HTML:
@@ -126,12 +126,8 @@ class Page:
 
     def figure(self, name: str, rows: pd.DataFrame, plot: Callable[..., Figure], *arguments: Any, **options: Any) -> None:
         """Shows plot(rows, ...); saves it as SVG, and the rows as CSV, under figures/<question>/. Without rows it says so."""
-        self.output.mkdir(parents=True, exist_ok=True)
         figure = plot(rows, *arguments, **options) if len(rows) else plots.nothing()
-        figure.savefig(self.output / f"{name}.svg", metadata={"Date": None, "Creator": None})
-        plots.plt.close(figure)
-        rows.to_csv(self.output / f"{name}.csv", index=False, float_format="%.6g")
-        display(SVG(self.output / f"{name}.svg"))
+        save_figure(figure, rows, self.output, name)
 
     def downloads(self, name: str) -> HTML:
         """Links to a figure's SVG and CSV, as the built book serves them."""
@@ -157,12 +153,22 @@ class Page:
         ]
         return HTML(pd.DataFrame(rows).to_html(index=False, border=0, classes="claims"))
 
-    def glue(self, **numbers: float | str) -> None:
-        """Names numbers and words for the prose."""
-        from myst_nb import glue
 
-        for name, value in numbers.items():
-            glue(name, value if isinstance(value, str) else float(value), display=False)
+def save_figure(figure: Figure, rows: pd.DataFrame, folder: Path, name: str) -> None:
+    """Saves the figure as SVG and its rows as CSV in the folder, and shows it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+    plots.plt.close(figure)
+    rows.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+    display(SVG(folder / f"{name}.svg"))
+
+
+def glue(**numbers: float | str) -> None:
+    """Names numbers and words for the prose."""
+    import myst_nb
+
+    for name, value in numbers.items():
+        myst_nb.glue(name, value if isinstance(value, str) else float(value), display=False)
 
 
 def _given(parameters: dict[str, Any]) -> dict[str, Any]:

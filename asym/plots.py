@@ -253,3 +253,20 @@ def alignment(layers: pd.DataFrame, measures: tuple[str, ...] = ("weight_angle",
         ax.set_xlabel("epoch")
     _legend(figure, list(axes.flat))
     return figure
+
+
+def roofline(nets: pd.DataFrame, ceilings: dict[str, float]) -> Figure:
+    """Gflop/s against operations per byte, on logarithmic axes: what the memory and the processor allow, and each net's step.
+
+    nets: columns net, intensity, gflops; ceilings: Gflop/s of "fp32", and GB/s of "memory".
+    """
+    figure, ax = plt.subplots(layout="constrained", figsize=(WIDTH, 3.4))
+    left, right = nets["intensity"].min() / 8, nets["intensity"].max() * 4
+    ridge = ceilings["fp32"] / ceilings["memory"]
+    ax.plot([left, ridge, right], [left * ceilings["memory"], *[ceilings["fp32"]] * 2], color="0.3", lw=1.4, label="roof, fp32")
+    for entry, rule in zip(nets.to_dict("records"), RULES, strict=False):
+        style = {"color": COLOURS[rule], "marker": MARKERS[rule], "ms": 8, "ls": ""}
+        ax.plot(entry["intensity"], entry["gflops"], label=entry["net"].replace("_", ", "), **style)
+    ax.set(xscale="log", yscale="log", xlabel="operations per byte moved", ylabel="Gflop/s", xlim=(left, right))
+    _legend(figure, [ax])
+    return figure

@@ -19,7 +19,8 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-ASKED_FOR = PROJECT["dependencies"] + sum(PROJECT["optional-dependencies"].values(), [])
+EXTRAS = PROJECT["optional-dependencies"]
+ASKED_FOR = PROJECT["dependencies"] + EXTRAS["book"] + EXTRAS["test"]
 PINS = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
 LOCK = {canonicalize_name(name): Version(version) for name, version in (pin.split("==") for pin in PINS)}
 CUDA = re.compile("nvidia|cuda|triton")

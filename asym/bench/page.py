@@ -1,0 +1,95 @@
+"""The performance page: a stored report of the bench as tables and as a roofline."""
+
+import json
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import HTML
+
+from asym import presets, publication, tables
+from asym.bench import precision
+from asym.bench.goals import MET, MISSED
+
+FILE = "bench.json"
+
+
+def load(folder: Path) -> dict:
+    """The stored report of `asym bench --json`."""
+    return json.loads((folder / FILE).read_text())
+
+
+def facts(report: dict) -> dict[str, str | float]:
+    """What the prose names: the machine, its ceilings, and how many goals are met."""
+    verdicts = [row["verdict"] for row in report["goals"]]
+    best = {
+        kind: max(v for name, v in report["ceilings"].items() if name.startswith(kind)) for kind in ("fp32", "bf16", "memory")
+    }
+    machine = report["machine"]
+    named = {name: machine[name] for name in ("processor", "torch", "date", "matrix_products")}
+    counted = {"met": verdicts.count(MET), "judged": verdicts.count(MET) + verdicts.count(MISSED), "threads": machine["threads"]}
+    return named | counted | best | {"commit": machine["commit"][:8]}
+
+
+def show_goals(report: dict) -> HTML:
+    """Every goal: the median over its rounds, the quartiles, the bound, the verdict."""
+    rows = [
+        {
+            "goal": row["goal"],
+            "measured": "" if row["median"] is None else f"{row['median']:.3g}",
+            "quartiles": "" if row["median"] is None else f"{row['low']:.3g} to {row['high']:.3g}",
+            "bound": f"{'at least' if row['at_least'] else 'at most'} {row['bound']:g}",
+            "rounds": row["rounds"],
+            "verdict": row["verdict"],
+        }
+        for row in report["goals"]
+    ]
+    return _table(rows, "goals")
+
+
+def show_ceilings(report: dict) -> HTML:
+    """What the machine did at most while the bench ran."""
+    rows = [
+        {"ceiling": name, "measured": f"{value:.0f} {'GB/s' if name.startswith('memory') else 'Gflop/s'}"}
+        for name, value in report["ceilings"].items()
+    ]
+    return _table(rows, "ceilings")
+
+
+def show_forms(report: dict) -> HTML:
+    """The median seconds of everything that was timed."""
+    rows = [
+        {"form": name, "milliseconds": f"{1000 * form['seconds']:.2f}", "rounds": form["rounds"]}
+        for name, form in report["forms"].items()
+    ]
+    return _table(rows, "forms")
+
+
+def roof(report: dict) -> pd.DataFrame:
+    """A row a net: operations per byte moved, and Gflop/s reached."""
+    rows = pd.DataFrame(report["roofline"])
+    return rows.assign(intensity=rows["operations"] / rows["bytes"], gflops=rows["operations"] / rows["seconds"] / 1e9)
+
+
+def show_precision(figures: Path, preset: str = "cpu") -> HTML:
+    """fp32 beside bf16 from the published runs, with the difference paired by seed."""
+    compared = precision.compare(precision.wanted(presets.load(preset)), publication.library(figures))
+    rows = [
+        {
+            "cell": f"{row['part']}, {row['network']}",
+            "epochs": row["epochs"],
+            "seeds": row["seeds"],
+            "fp32": tables.points(row["fp32"], row["fp32_half"]),
+            "bf16": tables.points(row["bf16"], row["bf16_half"]),
+            "bf16 minus fp32": tables.points(row["difference"], row["difference_half"]),
+            "diverged": row["diverged"],
+            "times as fast": f"{row['speed']:.2f}",
+        }
+        for row in compared.to_dict("records")
+    ]
+    return _table(rows, "precision") if rows else HTML("<p>Not run yet.</p>")
+
+
+def _table(rows: list[dict], name: str) -> HTML:
+    shown = pd.DataFrame(rows).map(lambda value: escape(str(value)))
+    return HTML(shown.to_html(index=False, border=0, escape=False, classes=name))
