@@ -1,4 +1,4 @@
-"""The command line: asym run, asym status, asym table, asym publish, asym verify, asym bench."""
+"""The command line: asym run, asym status, asym table, asym publish, asym verify, asym bench, asym precision."""
 
 import dataclasses
 import json
@@ -37,12 +37,14 @@ def run(
         float | None, typer.Option(min=0, help="Seconds; runs not finished by then are left for next time.")
     ] = None,
     scheduler: Annotated[str | None, typer.Option(help="A Dask scheduler's address, tcp://host:port.")] = None,
+    stack: Annotated[int, typer.Option(min=1, help="Seeds of a run trained in one program: for a GPU.")] = 1,
     unverified_data: Unverified = False,
 ) -> None:
     """Run what is missing. Finished runs are kept in $ASYM_RUNS (runs/ by default); the same command goes on after a stop."""
     configs = [cell.config for cell in _cells(question, preset, unverified_data)]
     try:
-        outcome = grid.run(configs, Store(), jobs=jobs, device=device, budget=budget, executor=scheduler and _dask(scheduler))
+        executor = scheduler and _dask(scheduler)
+        outcome = grid.run(configs, Store(), jobs=jobs, device=device, budget=budget, executor=executor, stack=stack)
     except DataError as error:
         raise typer.BadParameter(str(error)) from None
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from multiprocessing.connection import Connection
@@ -25,10 +25,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 import asym
-from asym import data, gemm, kernels
+from asym import data, gemm, kernels, stacked
 from asym.config import Config
 from asym.results import Record, Store
-from asym.train import build, train
+from asym.train import History, build, train
+
+Task = tuple[Config, ...]  # what one call of a worker trains: one config, or the seeds of one that are stacked
 
 ATTEMPTS = 3  # of a run whose process dies under it
 TRAINING_IMAGES, TEST_IMAGES = 50_000, 10_000  # of a whole data set, near enough for an estimate
@@ -67,15 +69,26 @@ def keep_memory() -> None:
 
 
 def perform(config: Config, device: str = "cpu", threads: int | None = 1) -> Record:
-    """Trains one config and returns its record; what every executor's workers call."""
+    """Trains one config and returns its record."""
+    return perform_task((config,), device, threads)[0]
+
+
+def perform_task(task: Task, device: str = "cpu", threads: int | None = 1) -> list[Record]:
+    """Trains a task's configs, several of them stacked, and returns their records; what every executor's workers call."""
     keep_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     started, clock = datetime.now(UTC), time.perf_counter()
-    history = train(config, device=device)
+    histories = [train(task[0], device=device)] if len(task) == 1 else stacked.train(task, device=device)
+    seconds = (time.perf_counter() - clock) / len(task)
+    return [_record(history, device, len(task), started, seconds) for history in histories]
+
+
+def _record(history: History, device: str, stack: int, started: datetime, seconds: float) -> Record:
+    config = history.config
     provenance = {
         "started": started.isoformat(timespec="seconds"),
-        "seconds": round(time.perf_counter() - clock, 3),
+        "seconds": round(seconds, 3),  # its share of the time, where it was stacked
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else gemm.processor(),
         "threads": torch.get_num_threads(),
         "matrix_products": gemm.library() if device == "cpu" else "stock",
@@ -88,6 +101,8 @@ def perform(config: Config, device: str = "cpu", threads: int | None = 1) -> Rec
         "data_fingerprint": history.data_fingerprint,
         "data_note": history.data_note,
     }
+    if stack > 1:
+        provenance["stacked"] = stack
     return Record(config, history.epochs, history.diverged, provenance)
 
 
@@ -134,11 +149,13 @@ def run(
     device: str = "cpu",
     budget: float | None = None,
     executor: Executor | None = None,
+    stack: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Runs the configs that the store lacks, in their order, and stores each as it ends; a second call goes on where one stopped.
 
     jobs: processes of one thread each (default: the cores), unless an executor is given (a Dask client's get_executor(), say).
+    stack: so many seeds of a config are trained in one program where they can be, for a GPU; their first one's turn is theirs.
     budget: seconds after which no run is started and those still going are given up. progress(done, total) is called after
     each run; without it a bar is shown where stderr is a terminal. Ctrl-C leaves what is stored. A run whose process dies is
     tried again, three times in all. Raises data.DataError before the first run if a data set is missing or damaged;
@@ -151,30 +168,39 @@ def run(
     deadline = math.inf if budget is None else time.monotonic() + budget
     done_before, ran, failed = len(wanted) - len(missing), 0, {}
     bar = tqdm(total=len(wanted), initial=done_before, unit="run", disable=None if progress is None else True)
-    with bar, closing(_finish(missing, jobs or os.cpu_count() or 1, device, deadline, executor)) as finished:
-        for config, future in finished:
+    with bar, closing(_finish(_tasks(missing, stack), jobs or os.cpu_count() or 1, device, deadline, executor)) as finished:
+        for task, future in finished:
             if future.exception():
-                failed[config] = future.exception()
+                failed |= dict.fromkeys(task, future.exception())
                 continue
-            store.save(future.result())
-            ran += 1
-            bar.update()
-            if progress is not None:
-                progress(done_before + ran, len(wanted))
+            for record in future.result():
+                store.save(record)
+                ran += 1
+                bar.update()
+                if progress is not None:
+                    progress(done_before + ran, len(wanted))
     if failed:
         config, error = next(iter(failed.items()))
         raise RuntimeError(f"{len(failed)} runs failed, the others are stored; first {config.to_dict()}: {error!r}") from error
     return Outcome(ran, done_before, len(missing) - ran)
 
 
+def _tasks(configs: list[Config], stack: int) -> list[Task]:
+    """The configs in their order; those that differ by their seed alone come together, `stack` at a time."""
+    groups: dict[Config, list[Config]] = {}
+    for config in configs:
+        groups.setdefault(replace(config, seed=0) if stack > 1 and stacked.stackable(config) else config, []).append(config)
+    return [tuple(group[start : start + stack]) for group in groups.values() for start in range(0, len(group), stack)]
+
+
 def _finish(
-    configs: list[Config], jobs: int, device: str, deadline: float, executor: Executor | None
-) -> Iterator[tuple[Config, Future]]:
+    tasks: list[Task], jobs: int, device: str, deadline: float, executor: Executor | None
+) -> Iterator[tuple[Task, Future]]:
     """The runs as they end; a pool that breaks is replaced, and the runs that it held are tried again."""
-    waiting, attempts = deque(configs), Counter()
-    window = 2 * jobs if executor is None else len(configs)  # runs that a broken pool loses, at most
+    waiting, attempts = deque(tasks), Counter()
+    window = 2 * jobs if executor is None else len(tasks)  # runs that a broken pool loses, at most
     while waiting and time.monotonic() < deadline:
-        running: dict[Future, Config] = {}
+        running: dict[Future, Task] = {}
         try:
             with nullcontext(executor) if executor else _processes(jobs) as pool:
                 yield from _drain(pool, waiting, running, window, device, deadline)
@@ -182,7 +208,7 @@ def _finish(
             if executor is not None:
                 raise
             attempts.update(running.values())
-            tired = [config.to_dict() for config in running.values() if attempts[config] >= ATTEMPTS]
+            tired = [config.to_dict() for task in running.values() if attempts[task] >= ATTEMPTS for config in task]
             if tired:
                 raise RuntimeError(f"a process died {ATTEMPTS} times, in one of these runs: {tired}") from None
             waiting.extendleft(reversed(running.values()))
@@ -192,12 +218,12 @@ def _finish(
 
 
 def _drain(
-    pool: Executor, waiting: deque[Config], running: dict[Future, Config], window: int, device: str, deadline: float
-) -> Iterator[tuple[Config, Future]]:
+    pool: Executor, waiting: deque[Task], running: dict[Future, Task], window: int, device: str, deadline: float
+) -> Iterator[tuple[Task, Future]]:
     """Keeps `window` runs submitted and gives each as it ends, until none is left or the pool breaks."""
     while (waiting or running) and time.monotonic() < deadline:
         while waiting and len(running) < window:
-            future = pool.submit(perform, waiting[0], device)
+            future = pool.submit(perform_task, waiting[0], device)
             running[future] = waiting.popleft()
         timeout = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
         ended = wait(running, timeout, FIRST_COMPLETED).done

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,7 +44,7 @@ class History:
 def hinge(logits: Tensor, labels: Tensor) -> Tensor:
     """The original's multi-class hinge: the mean over batch and classes of relu(1 - s) for the right class and
     relu(1 + s) / (C - 1) for each other. logits (N, C), labels (N,)."""
-    right = F.one_hot(labels, logits.shape[1]).bool()
+    right = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)
     wrong = F.relu(1 + logits) / (logits.shape[1] - 1)
     return torch.where(right, F.relu(1 - logits), wrong).mean()
 
@@ -85,7 +85,7 @@ class Trainer:
         trained = [layer for layer in self.net.layers if layer.weight.requires_grad]
         self.weights = [layer.weight for layer in trained]
         self.learned = {layer.weight: layer.feedback for layer in trained if find(layer.rule).store == "parameter"}
-        self.optimizer = _optimizer(config, [*self.weights, *self.learned.values()])
+        self.optimizer = optimizer(config, [*self.weights, *self.learned.values()])
         for feedback in self.learned.values():
             feedback.requires_grad_(False)  # its gradient is its weight's: no second one is made
         self.order = nets.stream(config.seed, "order")
@@ -93,7 +93,7 @@ class Trainer:
         probe = config.batch if config.net == "dense" else min(config.batch, CONV_PROBE)
         labels = self.dataset.train_labels[:probe]
         activations = [step for step in self.net.steps if isinstance(step, tuple(nets.ACTIVATIONS.values()))]
-        images = self._images(self.dataset.train_images[:probe])
+        images = self.images(self.dataset.train_images[:probe])
         self.probe = Probe(self.net, images, labels, self.criterion, activations)
 
     def epoch(self) -> tuple[float, float]:
@@ -104,7 +104,7 @@ class Trainer:
         for index in data.batches(len(self.dataset.train_labels), self.config.batch, self.order):
             index = index.to(self.device)
             labels = self.dataset.train_labels.index_select(0, index)
-            logits = self._logits(self._images(self.dataset.train_images.index_select(0, index)))
+            logits = self._logits(self.images(self.dataset.train_images.index_select(0, index)))
             loss = self.criterion(logits, labels)
             self._step(loss)
             loss_sum += loss.detach()
@@ -122,12 +122,13 @@ class Trainer:
         self.net.eval()
         correct = torch.zeros((), dtype=torch.float64, device=self.device)
         for x, y in zip(images.split(TEST_BATCH), labels.split(TEST_BATCH), strict=True):
-            logits = self._logits(self._images(x))
+            logits = self._logits(self.images(x))
             right = (logits.argmax(1) == y).sum()
             correct += torch.where(logits.isfinite().all(), right, math.nan)
         return correct.item() / len(labels)
 
-    def _images(self, images: Tensor) -> Tensor:
+    def images(self, images: Tensor) -> Tensor:
+        """uint8 (N, C, H, W) as the net takes them: standardised, in its layout."""
         return self.dataset.standardise(images).contiguous(memory_format=self.layout)
 
     def _logits(self, images: Tensor) -> Tensor:
@@ -139,7 +140,7 @@ class Trainer:
         loss.backward()
         self._regulate()
         self.optimizer.step()
-        self._clip_weights()
+        self.clip_weights()
         between_steps(self.net, self.between)
 
     @torch.no_grad()
@@ -156,7 +157,8 @@ class Trainer:
             feedback.grad = weight.grad if self.config.optimizer == "adam" else weight.grad.clone()
 
     @torch.no_grad()
-    def _clip_weights(self) -> None:
+    def clip_weights(self) -> None:
+        """Brings the weights, and B where the config says so, back into their bounds."""
         bound = self.config.clip_weight
         if bound is None:
             return
@@ -219,12 +221,13 @@ def train(config: Config, *, device: str = "cpu", on_epoch: Callable[[dict[str, 
     Raises data.DataError where the data set is missing or damaged.
     """
     dataset = data.load(config.dataset, unverified=config.unverified_data, device=device)
-    with _flushed_denormals():
-        return _train(Trainer(config, dataset, device), on_epoch)
+    with flushed_denormals():
+        trainer = Trainer(config, dataset, device)
+        return follow([trainer], lambda: [trainer.epoch()], on_epoch)[0]
 
 
 @contextmanager
-def _flushed_denormals() -> Iterator[None]:
+def flushed_denormals() -> Iterator[None]:
     """Denormal numbers become zero in this thread, until the block ends."""
     half = 0.5
     before = sys.float_info.min * half == 0  # torch sets the flag but does not tell it
@@ -235,26 +238,38 @@ def _flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(before)
 
 
-def _train(trainer: Trainer, on_epoch: Callable[[dict[str, Any]], None]) -> History:
-    history = History(trainer.config, data_fingerprint=trainer.dataset.fingerprint, data_note=trainer.dataset.note)
+def follow(
+    trainers: Sequence[Trainer],
+    epoch: Callable[[], list[tuple[float, float]]],
+    on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> list[History]:
+    """The histories of trainers that learn together; epoch() moves all of them and gives each one's loss and accuracy.
+
+    One that diverges ends there, the others go on. The seconds of a row are a trainer's share of the time.
+    """
+    config = trainers[0].config
+    histories = [History(t.config, data_fingerprint=t.dataset.fingerprint, data_note=t.dataset.note) for t in trainers]
     start = time.perf_counter()
-    for epoch in range(trainer.config.epochs + 1):
-        loss, accuracy = trainer.epoch() if epoch else (math.nan, math.nan)
-        accuracies = trainer.accuracies()
-        finite = all(map(math.isfinite, accuracies.values()))
-        history.diverged = not finite or (epoch > 0 and not math.isfinite(loss))
-        if history.diverged:
-            accuracies = dict.fromkeys(accuracies, 1 / trainer.dataset.classes)
-        row = {"epoch": epoch, "train_loss": loss, "train_accuracy": accuracy, **accuracies, **trainer.probe.measure()}
-        row["seconds"] = time.perf_counter() - start
-        history.epochs.append(row)
-        on_epoch(row)
-        if history.diverged:
+    for number in range(config.epochs + 1):
+        learned = epoch() if number else [(math.nan, math.nan)] * len(trainers)
+        for trainer, history, (loss, accuracy) in zip(trainers, histories, learned, strict=True):
+            if history.diverged:
+                continue
+            accuracies = trainer.accuracies()
+            finite = all(map(math.isfinite, accuracies.values()))
+            history.diverged = not finite or (number > 0 and not math.isfinite(loss))
+            if history.diverged:
+                accuracies = dict.fromkeys(accuracies, 1 / trainer.dataset.classes)
+            row = {"epoch": number, "train_loss": loss, "train_accuracy": accuracy, **accuracies, **trainer.probe.measure()}
+            row["seconds"] = (time.perf_counter() - start) / len(trainers)
+            history.epochs.append(row)
+            on_epoch(row)
+        if all(history.diverged for history in histories):
             break
-    return history
+    return histories
 
 
-def _optimizer(config: Config, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def optimizer(config: Config, parameters: list[Tensor]) -> torch.optim.Optimizer:
     if config.optimizer == "adam":
         fused = parameters[0].device.type in ("cpu", "cuda")
         return torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay, fused=fused)

@@ -106,7 +106,7 @@ class Counting(Executor):
         self.asked = []
 
     def submit(self, function, *arguments):
-        self.asked.append(arguments[0])
+        self.asked.extend(arguments[0])
         future = Future()
         try:
             future.set_result(function(*arguments))
@@ -264,7 +264,7 @@ def test_a_run_that_kills_its_process_every_time_is_named(store, monkeypatch):
             yield pool
 
     monkeypatch.setattr(grid, "_processes", forked)
-    monkeypatch.setattr(grid, "perform", die)
+    monkeypatch.setattr(grid, "perform_task", die)
     with pytest.raises(RuntimeError, match=r"a process died 3 times, in one of these runs: .*'seed': 1"):
         grid.run([replace(TINY, seed=1)], store, jobs=1)
     assert len(pools) == 3
@@ -272,7 +272,7 @@ def test_a_run_that_kills_its_process_every_time_is_named(store, monkeypatch):
 
 def test_a_broken_executor_of_the_callers_is_his_affair(store, monkeypatch):
     with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
-        monkeypatch.setattr(grid, "perform", die)
+        monkeypatch.setattr(grid, "perform_task", die)
         for _ in range(2):  # the second time submit itself refuses
             with pytest.raises(Exception, match="gave its runs up|terminated abruptly"):
                 grid.run(GRID, store, executor=pool)

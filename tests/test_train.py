@@ -208,7 +208,7 @@ def one(images, steps=1, **fields):
     for _ in range(steps):
         before = [(layer.weight.detach().clone(), _copy(layer.feedback)) for layer in trainer.net.layers]
         net = trainer.net.train()
-        loss = trainer.criterion(net(trainer._images(images.train_images)), images.train_labels)
+        loss = trainer.criterion(net(trainer.images(images.train_images)), images.train_labels)
         weights = [layer.weight for layer in net.layers]
         found = torch.autograd.grad(loss, [w for w in weights if w.requires_grad])
         trainer.epoch()
@@ -345,7 +345,7 @@ def spoiled(dataset, part, start, stop):
 
 def right(trainer, images, labels):
     with torch.no_grad():
-        logits = trainer.net.eval()(trainer._images(images))
+        logits = trainer.net.eval()(trainer.images(images))
     return sum(int(row.argmax()) == int(label) for row, label in zip(logits, labels, strict=True)) / len(labels)
 
 
@@ -380,7 +380,7 @@ def test_validation_accuracy_is_that_of_the_last_training_images(images):
     found = trainer.accuracies()["validation_accuracy"]
     assert found == right(trainer, images.train_images[-40:], images.train_labels[-40:])
     with torch.no_grad():
-        predicted = trainer.net(trainer._images(images.train_images)).argmax(1)
+        predicted = trainer.net(trainer.images(images.train_images)).argmax(1)
     for labels, expected in ((predicted, 1.0), ((predicted + 1) % 10, 0.0)):
         known = Trainer(trainer.config, replace(images, train_labels=labels))
         known.net = trainer.net
@@ -403,7 +403,7 @@ def test_the_first_images_of_the_test_set_are_tested_and_no_other(count, images)
     found = trainer.accuracies()
     assert found == {"test_accuracy": right(trainer, images.test_images[:count], images.test_labels[:count])}
     with torch.no_grad():
-        predicted = trainer.net(trainer._images(images.test_images)).argmax(1)
+        predicted = trainer.net(trainer.images(images.test_images)).argmax(1)
     others = torch.where(torch.arange(120) < count, predicted, (predicted + 1) % 10)
     known = Trainer(trainer.config, replace(images, test_labels=others))
     known.net = trainer.net
@@ -523,13 +523,36 @@ def test_dropout_acts_in_training_alone(net, images):
     batch = 20 if net != "dense" else 60
     torch.manual_seed(0)
     trainer = Trainer(config(net=net, dropout=0.5, batch=batch), images)
-    x = trainer._images(images.train_images[:5])
+    x = trainer.images(images.train_images[:5])
     trainer.net.train()
     assert not torch.equal(trainer.net(x), trainer.net(x))
     first = trainer.accuracies()["test_accuracy"]
     assert torch.equal(trainer.net(x), trainer.net(x)) and trainer.accuracies()["test_accuracy"] == first
     dense = Trainer(config(net=net, batch=batch), images)
     close(dense.net(x), trainer.net(x))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "nesterov", "sgd"])
+def test_a_learned_feedback_moves_as_if_it_had_a_gradient_of_its_own(optimizer, images, monkeypatch):
+    """One gradient serves W and B; its moments are the same for both, and nothing differs in a bit from two of each."""
+    run = config("shared_update", optimizer=optimizer, l2=0.01, clip_value=0.1)
+    trainer, plain = Trainer(run, images), Trainer(run, images)
+    step = plain.optimizer.step
+
+    def with_two_gradients():
+        for weight, feedback in plain.learned.items():
+            feedback.grad = weight.grad.clone()
+        step()
+
+    monkeypatch.setattr(plain.optimizer, "step", with_two_gradients)
+    for _ in range(2):
+        trainer.epoch(), plain.epoch()
+    assert len(trainer.learned) == 2
+    for ours, theirs in zip(trainer.net.state_dict().values(), plain.net.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+    for weight, feedback in trainer.learned.items():
+        of_weight, of_feedback = trainer.optimizer.state[weight], trainer.optimizer.state[feedback]
+        assert all(torch.equal(of_weight[name], of_feedback[name]) for name in of_weight if of_weight[name] is not None)
 
 
 def test_pooling_and_tied_start_reach_the_net(images):
@@ -558,7 +581,7 @@ def test_hinge_is_the_originals():
 def test_the_loss_of_the_config_is_used(images):
     run = config(loss="hinge", batch=120)
     trainer = Trainer(run, images)
-    logits = trainer.net(trainer._images(images.train_images))
+    logits = trainer.net(trainer.images(images.train_images))
     assert trainer.epoch()[0] == pytest.approx(reference.hinge(logits.detach(), images.train_labels), rel=1e-5)
     entropy = F.cross_entropy(logits, images.train_labels).item()
     assert losses(replace(run, loss="ce"), images, 1)[0] == pytest.approx(entropy, rel=1e-5)
@@ -579,7 +602,7 @@ def test_bf16_is_autocast_over_fp32_weights(images):
 def test_accuracy_is_the_fraction_got_right(images):
     trainer = Trainer(config(), images)
     with torch.no_grad():
-        logits = trainer.net(trainer._images(images.test_images))
+        logits = trainer.net(trainer.images(images.test_images))
     right = sum(int(row.argmax()) == int(label) for row, label in zip(logits, images.test_labels, strict=True))
     assert trainer.accuracies()["test_accuracy"] == right / len(images.test_labels)
 

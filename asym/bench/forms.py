@@ -146,6 +146,8 @@ for _net in ("dense", "poggio"):
         f"{_net}, BioTorch dfa": ("theirs", partial(_biotorch, _net, "dfa", 500)),
         f"{_net}, one look": ("ours", partial(_measures, _net, 500)),
     }
+for _net in ("dense", "poggio_untied"):
+    FORMS[f"{_net}, shared_update"] = ("ours", partial(_ours, _net, "shared_update", 500))
 for _batch in (500, 128):
     FORMS |= {
         f"poggio, bp, batch {_batch}": ("ours", partial(_ours, "poggio", "bp", _batch)),

@@ -68,6 +68,8 @@ def all_goals() -> tuple[Goal, ...]:
         Goal("poggio", "poggio: share of the fp32 ceiling", "fp32 product", "poggio, fa", 0.85, at_least=True, factor=share),
         Goal("untied", "untied fa / tied bp, batch 500", f"{untied}, batch 500", f"{tied}, batch 500", 1.15),
         Goal("untied", "untied fa / tied bp, batch 128", f"{untied}, batch 128", f"{tied}, batch 128", 1.5),
+        Goal("dense", "dense: shared_update / fa", "dense, shared_update", "dense, fa", 1.1),
+        Goal("untied", "untied: shared_update / fa, batch 500", "poggio_untied, shared_update", f"{untied}, batch 500", 1.1),
         Goal("slow", "untied fa without a compiler / tied bp, batch 500", torch_form, f"{tied}, batch 500", 4),
         Goal("slow", "unfold and einsum / untied fa, batch 500", unfolded, f"{untied}, batch 500", 12, at_least=True),
         Goal("jax", "JAX's local convolution / ours, one layer", "untied layer, JAX's own", layer, 12, at_least=True),
