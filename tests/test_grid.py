@@ -322,9 +322,7 @@ def terminal():
 
     def attach():
         os.login_tty(theirs)
-        signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        )  # what a shell starts in the background ignores it, children too
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background ignores it, children too
 
     yield {"preexec_fn": attach}, lambda keys: os.write(ours, keys), lambda: "".join(shown)
     os.close(theirs)
