@@ -55,6 +55,7 @@ run/%: sources
 	mv _build/running/$* _build/book/$*
 
 pages:
+	-$(BIN)/asym stale
 	mkdir -p _build/own && cp -R figures _build/own _build/book/_extra/
 	$(BIN)/jupyter-book build _build/book --config _config.yml --path-output . --all -W -n --keep-going
 

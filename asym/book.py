@@ -11,7 +11,7 @@ import pandas as pd
 from IPython.display import HTML, SVG, display
 from matplotlib.figure import Figure
 
-from asym import claims, grid, plots, presets, tables, verify
+from asym import claims, grid, plots, presets, tables, verify, versions
 from asym.publication import Shown, library, shown
 from asym.quantities import Evidence
 from asym.questions import QUESTIONS, cells
@@ -97,6 +97,8 @@ class Page:
     def badge(self) -> HTML:
         """Which preset, data, seeds, epochs, device and hours the page shows, and how many of the preset's runs there are."""
         rows = "; ".join(f"<b>{name}</b> {escape(value)}" for name, value in self.provenance().items())
+        old = versions.stale(record for _, record in self.shown.found)
+        rows += f"; <b>stale</b> {len(old)} runs were made before a change of the code that decides a run" if old else ""
         return HTML(f'<div class="admonition tip"><p class="admonition-title">What this page shows</p><p>{rows}</p></div>')
 
     def provenance(self) -> dict[str, str]:

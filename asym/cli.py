@@ -1,4 +1,4 @@
-"""The command line: asym run, asym status, asym table, asym publish, asym verify, asym bench, asym precision."""
+"""The command line: asym run, status, table, merge, publish, stale, verify, bench, precision."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from asym import bench, gemm, grid, kernels, presets, publication, questions, tables, verify
+from asym import bench, gemm, grid, kernels, presets, publication, questions, tables, verify, versions
 from asym.bench import precision
 from asym.config import Config
 from asym.data import DataError
@@ -41,7 +41,7 @@ def run(
     unverified_data: Unverified = False,
 ) -> None:
     """Run what is missing. Finished runs are kept in $ASYM_RUNS (runs/ by default); the same command goes on after a stop."""
-    configs = [cell.config for cell in _cells(question, preset, unverified_data)]
+    configs = _seeds_outermost([cell.config for cell in _cells(question, preset, unverified_data)])
     try:
         executor = scheduler and _dask(scheduler)
         outcome = grid.run(configs, Store(), jobs=jobs, device=device, budget=budget, executor=executor, stack=stack)
@@ -115,6 +115,43 @@ def publish(question: Question = None, preset: PresetName = "cpu", figures: Path
         before = {record.config.hash: record for record in publication.published(path)}
         publication.publish((records | before).values(), path)
         console.print(f"{path}: {len(records | before)} runs, {len(records | before) - len(before)} of them new")
+
+
+@app.command()
+def merge(folder: Path) -> None:
+    """Take over the runs of another machine's folder of records that yours lacks; exit 1 if a file of it is no sound record."""
+    try:
+        merged = Store().merge(folder)
+    except NotADirectoryError as error:
+        raise typer.BadParameter(str(error)) from None
+    for ours, theirs in merged.differ:
+        ends = (f"{100 * record.epochs[-1]['test_accuracy']:.2f} % on {record.provenance['device']}" for record in (ours, theirs))
+        console.print("{}: yours stays, {}; theirs {}".format(ours.config.hash, *ends), soft_wrap=True)
+    for path, reason in merged.refused.items():
+        console.print(f"{path}: refused, {reason}", soft_wrap=True, markup=False)
+    counts = (
+        f"{len(merged.new)} runs new, {len(merged.alike)} alike, {len(merged.differ)} differ, {len(merged.refused)} files refused"
+    )
+    console.print(counts)
+    raise typer.Exit(1 if merged.refused else 0)
+
+
+@app.command()
+def stale(figures: Path = Path("figures")) -> None:
+    """Name the pages whose published runs the present code, or the present questions and presets, would not make again; exit 1 if
+    there is one."""
+    library, found = publication.library(figures), 0
+    for name in questions.QUESTIONS:
+        old = versions.stale(record for _, record in publication.shown(name, library).found)
+        unasked = publication.unasked(name, figures)
+        found += bool(old or unasked)
+        if old:
+            made = ", ".join(sorted({versions.of(record)[:16] for record in old}))
+            console.print(f"{name}: stale, {len(old)} of its runs were made by other code ({made})", soft_wrap=True)
+        if unasked:
+            console.print(f"{name}: stale, {len(unasked)} of its runs are of configs that no preset asks for", soft_wrap=True)
+    console.print(f"{found} of {len(questions.QUESTIONS)} pages are stale")
+    raise typer.Exit(1 if found else 0)
 
 
 @app.command("verify")
@@ -207,6 +244,12 @@ def _checked(name: str, rows) -> Table:
         )
         table.add_row(row["claim"] + quick, *numbers, verdict, row["differs"])
     return table
+
+
+def _seeds_outermost(configs: list[Config]) -> list[Config]:
+    """Of several questions too: a stopped grid is all of them with fewer seeds."""
+    seeds = list(dict.fromkeys(config.seed for config in configs))
+    return sorted(configs, key=lambda config: seeds.index(config.seed))
 
 
 def _cells(question: str | None, preset: str, unverified_data: bool) -> list[questions.Cell]:

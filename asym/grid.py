@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 import asym
-from asym import data, gemm, kernels, stacked
+from asym import data, gemm, kernels, stacked, versions
 from asym.config import Config
 from asym.results import Record, Store
 from asym.train import History, build, train
@@ -94,6 +94,7 @@ def _record(history: History, device: str, stack: int, started: datetime, second
         "matrix_products": gemm.library() if device == "cpu" else "stock",
         "untied_products": kernels.untied() if device == "cpu" and config.net == "poggio_untied" else "",
         "commit": commit(),
+        "code": versions.current(),
         "asym": asym.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -18,7 +18,8 @@ def verdicts(figures: Path) -> pd.DataFrame:
     """One row a question, in the original's order: what it asks, the original's answer, our verdict, and the claims behind it by
     verdict, each derived from the published runs."""
     rows = []
-    for number, (name, question) in enumerate(QUESTIONS.items(), 1):
+    nine = {name: question for name, question in QUESTIONS.items() if question.answer}
+    for number, (name, question) in enumerate(nine.items(), 1):
         judged = verify.derive(name, figures)
         ids = {word: list(judged.loc[judged["verdict"] == word, "claim"]) for word in SPOKEN}
         row = {"number": number, "name": name, "question": question.asks, "answer": question.answer}

@@ -185,9 +185,7 @@ def beside_original(table: pd.DataFrame, panel: str = "loss") -> Figure:
         ax.set(xlabel="test accuracy (%)")
     axes[0].set_yticks(range(len(rows)), rows)
     axes[0].invert_yaxis()
-    ours = plt.Line2D([], [], color=COLOURS["bp"], marker="o", ls="-")
-    theirs = plt.Line2D([], [], color=COLOURS["kp"], marker="x", ms=7, mew=2, ls="")
-    _legend(figure, [], (("ours, 95 % interval over seeds", ours), ("original, one seed", theirs)))
+    _beside_legend(figure, "original, one seed")
     return figure
 
 
@@ -196,6 +194,25 @@ def _row_name(entry: dict, panel: str) -> str:
     activation = "" if panel == "activation" or entry["activation"] == "relu" else f", {entry['activation']}"
     optimizer = "" if panel == "optimizer" or entry["optimizer"] == "adam" else f", {entry['optimizer']}"
     return f"{entry['network']}{activation}{optimizer}{epochs}"
+
+
+def beside_published(judged: pd.DataFrame) -> Figure:
+    """Published accuracies (%) as crosses, one a row, ours as dots with their intervals. judged: rows of claims.judge."""
+    figure, ax = plt.subplots(layout="constrained", figsize=(WIDTH, 0.32 * len(judged) + 0.6))
+    rows = range(len(judged))
+    ax.errorbar(judged["value"], rows, xerr=judged["half_width"].fillna(0), fmt="o", color=COLOURS["bp"], ms=5, capsize=3)
+    ax.plot(judged["original"], rows, "x", color=COLOURS["kp"], ms=7, mew=2)
+    ax.set_yticks(rows, judged["claim"])
+    ax.invert_yaxis()
+    ax.set_xlabel("test accuracy (%)")
+    _beside_legend(figure, "published")
+    return figure
+
+
+def _beside_legend(figure: Figure, theirs: str) -> None:
+    ours = plt.Line2D([], [], color=COLOURS["bp"], marker="o", ls="-")
+    cross = plt.Line2D([], [], color=COLOURS["kp"], marker="x", ms=7, mew=2, ls="")
+    _legend(figure, [], (("ours, 95 % interval over seeds", ours), (theirs, cross)))
 
 
 def nothing() -> Figure:

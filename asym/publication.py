@@ -77,6 +77,16 @@ def homes(preset: presets.Preset) -> dict[str, str]:
     return found
 
 
+def unasked(question: str, figures: Path) -> list[Record]:
+    """The runs published under a question that no preset asks for any longer."""
+    return [record for record in published(figures / question / FILE) if record.config.hash not in _asked()]
+
+
+@lru_cache(maxsize=1)
+def _asked() -> set[str]:
+    return {run for level in presets.PRESETS for run in homes(presets.load(level))}
+
+
 @dataclass(frozen=True)
 class Shown:
     """What there is of a question: its cells with the level each part is shown at ("" where nothing of it is published),

@@ -5,7 +5,8 @@ from asym.measures import MEASURES
 from asym.results import Record
 
 GUESS = 0.1
-PROVENANCE = {"started": "2020-01-01T00:00:00+00:00", "seconds": 1.0, "device": "made up"}
+PROVENANCE = {"started": "2020-01-01T00:00:00+00:00", "seconds": 1.0, "device": "made up", "threads": 1, "torch": "2.0"}
+PROVENANCE |= {"commit": 40 * "0", "data_note": ""}
 
 
 def record(

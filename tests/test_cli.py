@@ -55,7 +55,9 @@ def test_the_installed_command_is_this_one():
 
 def test_help_names_every_command():
     code, out, _ = asym("--help")
-    assert code == 0 and all(command in out for command in ("run", "status", "table", "publish", "verify", "bench", "precision"))
+    assert code == 0 and all(
+        command in out for command in ("run", "status", "table", "merge", "publish", "stale", "verify", "bench", "precision")
+    )
     assert all(name in asym("run", "--help")[1] for name in (*QUESTIONS, *presets.PRESETS))
 
 
@@ -204,3 +206,29 @@ def test_publishing_puts_each_run_under_its_home_and_keeps_what_is_there(tmp_pat
 
 def test_publishing_nothing_writes_nothing(tmp_path):
     assert asym("publish", "--figures", str(tmp_path / "figures")) == (0, "", "") and not (tmp_path / "figures").exists()
+
+
+def test_all_questions_are_run_seed_by_seed(monkeypatch):
+    asked = []
+    monkeypatch.setattr(grid, "run", lambda configs, *_, **__: asked.extend(configs) or grid.Outcome(0, 0, 0))
+    assert asym("run", "--preset", "quick")[0] == 0
+    seeds = [config.seed for config in asked]
+    assert seeds == sorted(seeds) and set(seeds) == set(load("quick").seeds)
+    first = [cell.config for name in QUESTIONS for cell in cells(name, load("quick")) if cell.config.seed == 0]
+    assert asked[: len(first)] == first
+
+
+def test_merging_tells_what_it_did(tmp_path):
+    configs = [cell.config for cell in cells("dense", load("quick"))][:3]
+    theirs = Store(tmp_path / "theirs")
+    for config in configs:
+        theirs.save(made_up(config))
+    Store().save(made_up(configs[0]))
+    Store().save(made_up(configs[1], 0.25))
+    code, out, err = asym("merge", str(theirs.folder))
+    assert (code, err) == (0, "") and "1 runs new, 1 alike, 1 differ, 0 files refused" in out
+    assert f"{configs[1].hash}: yours stays, 25.00 % on made up; theirs 50.00 % on made up" in out
+    theirs.path(configs[2]).write_text("half a rec")
+    code, out, _ = asym("merge", str(theirs.folder))
+    assert code == 1 and f"{theirs.path(configs[2])}: refused, " in out and "1 files refused" in out
+    assert asym("merge", str(tmp_path / "nowhere"))[0] == 2

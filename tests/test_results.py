@@ -254,3 +254,80 @@ def test_left_over_temporary_files_and_strangers_are_ignored(store, made):
     for name in (f"{FA.hash}.123.tmp", f"{BP.hash}.123.tmp", "notes.txt"):
         (store.folder / name).write_text("half a rec")
     assert [record.config for record in store.records()] == [BP] and store.load(FA) is None
+
+
+# --- merging --------------------------------------------------------------------------------------------------------------------
+
+
+def test_merging_takes_what_is_lacking_and_keeps_ours(store, made, tmp_path):
+    theirs = Store(tmp_path / "theirs")
+    for run in made[:3]:
+        theirs.save(run)
+    store.save(made[0])
+    other = replace(made[1], epochs=[row | {"test_accuracy": 0.5} for row in made[1].epochs])
+    store.save(other)
+    merged = store.merge(theirs.folder)
+    assert [run.config for run in merged.new] == [DEEP] and [run.config for run in merged.alike] == [BP]
+    assert [(text(ours), text(run)) for ours, run in merged.differ] == [(text(other), text(made[1]))] and not merged.refused
+    assert [text(store.load(run.config)) for run in (made[0], other, made[2])] == list(map(text, (made[0], other, made[2])))
+    again = store.merge(theirs.folder)
+    assert not again.new and len(again.alike) == 2 and len(again.differ) == 1
+
+
+def test_the_time_that_a_run_took_makes_no_difference(store, made, tmp_path):
+    store.save(made[0])
+    slow = replace(made[0], epochs=[row | {"seconds": 1e6} for row in made[0].epochs])
+    Store(tmp_path / "theirs").save(slow)
+    assert len(store.merge(tmp_path / "theirs").alike) == 1
+
+
+FOREIGN = {
+    "diverged in words": lambda body: body | {"diverged": "no"},
+    "accuracy in words": lambda body: _epochs(body, test_accuracy=["high"] * 2),
+    "accuracy a list": lambda body: _epochs(body, test_accuracy=[[0.1], [0.2]]),
+    "accuracy a truth": lambda body: _epochs(body, test_accuracy=[True, True]),
+    "a layer less": lambda body: _epochs(body, drift=[[0.0]] * 2),
+    "a measure a number": lambda body: _epochs(body, drift=[0.0] * 2),
+    "an epoch less": lambda body: body | {"epochs": {name: values[:1] for name, values in body["epochs"].items()}},
+    "epochs out of order": lambda body: _epochs(body, epoch=[1, 0]),
+    "no epoch": lambda body: body | {"epochs": {name: [] for name in body["epochs"]}},
+    "no provenance": lambda body: body | {"provenance": []},
+    "no device": lambda body: body | {"provenance": {k: v for k, v in body["provenance"].items() if k != "device"}},
+    "a device that is a number": lambda body: body | {"provenance": body["provenance"] | {"device": 3}},
+}
+
+
+def _epochs(body, **columns):
+    return body | {"epochs": body["epochs"] | columns}
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE.values(), *FOREIGN.values()], ids=[*DAMAGE, *FOREIGN])
+def test_a_file_that_is_no_sound_record_of_a_whole_run_is_refused(store, made, tmp_path, damage):
+    theirs = Store(tmp_path / "theirs")
+    for run in made[:2]:
+        theirs.save(run)
+    path = theirs.path(BP)
+    content = path.read_text()
+    damaged = sealed(damage(json.loads(content))) if damage in FOREIGN.values() else damage(content)
+    path.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
+    merged = store.merge(theirs.folder)
+    assert list(merged.refused) == [path] and merged.refused[path]
+    assert [run.config for run in merged.new] == [FA] and names(store.folder) == [f"{FA.hash}.json"]
+
+
+def test_merging_refuses_what_would_block_or_fill_the_memory(store, tmp_path, monkeypatch):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    os.mkfifo(theirs / f"{BP.hash}.json")
+    (theirs / f"{FA.hash}.json").write_text("[" * 100_000)
+    (theirs / f"{DEEP.hash}.json").mkdir()
+    with (theirs / f"{DIVERGED.hash}.json").open("wb") as file:
+        file.truncate(2**40)  # takes no space
+    assert len(store.merge(theirs).refused) == 4 and not store.folder.exists()
+
+
+@pytest.mark.parametrize("place", ["nowhere", "a file"])
+def test_merging_refuses_what_is_no_folder(store, tmp_path, place):
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(NotADirectoryError, match=f"folder must be a folder of records; got '{tmp_path / place}'"):
+        store.merge(tmp_path / place)

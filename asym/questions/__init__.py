@@ -12,6 +12,7 @@ from asym.questions import (
     conv_dense_head,
     dense,
     depth,
+    literature,
     multilayer,
     untied_conv,
     untied_feedback,
@@ -51,8 +52,9 @@ QUESTIONS = {
         clipping,
         b_updates,
         beat_bp,
+        literature,
     )
-}  # in the order of the original's nine questions
+}  # in the order of the original's nine questions; then what it did not ask, without an answer of its own
 
 
 def find(question: str) -> Question:

@@ -1,0 +1,78 @@
+"""Do our numbers agree with those that others published? Nets as near to theirs as ours come, beside their figures."""
+
+import csv
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from asym.cells import Cell, cell
+from asym.claims import Claim
+from asym.config import Config, last
+from asym.quantities import accuracy, measure
+from asym.questions.depth import KP_DECAY
+
+ASKS = "Do our numbers agree with those that others published?"
+ANSWER = ""  # the original does not ask
+FIGURE = "fig-literature-beside"  # the page's main evidence
+FIGURES = Path(__file__).parent.parent / "literature.csv"
+WIDE = "3x1000 tanh"
+RULES = ("bp", "fa", "dfa", "kp", "mirror")
+NEAR = 5.0  # points
+ANGLES = {"fa": 48.8, "mirror": 7.7, "kp": 1.7}  # the delta angle that the weight-mirror code's runs end with
+
+
+def cells() -> Iterator[Cell]:
+    hidden = (1000, 1000, 1000)  # Nokland 2016's deep net
+    for rule in RULES:
+        options = {"rules": last(rule, 3, 4), "weight_decay": KP_DECAY if rule == "kp" else 0.0}
+        yield Cell(
+            part=WIDE,
+            network=rule,
+            config=Config(dataset="cifar10", hidden=hidden, activation="tanh", epochs=100, **options),
+        )
+    untied = ("untied_conv", "table 10")
+    for network in ("PG-Untie", "PG-Untie-R4"):
+        yield cell("locally connected", network, epochs=200, activation="tanh", of=untied)
+    yield cell("locally connected", "PG0", epochs=300, activation="tanh", of=("conv_dense_head", "table 7"))
+    for network in ("PG0", "PGR4"):
+        yield cell("convolutional", network, epochs=300, of=("conv_dense_head", "table 6"))
+
+
+@cache
+def figures() -> list[dict[str, str]]:
+    """The published accuracies, one row each, with the net of ours that comes nearest."""
+    with FIGURES.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def claims() -> Iterator[Claim]:
+    for row in figures():
+        yield Claim(
+            id=row["id"],
+            sentence=f"Our net nearest to that of {row['source']} ({row['their_net']}), {row['network']} of {row['part']}, ends here.",
+            quantity=accuracy(row["part"], row["network"]),
+            published=float(row["accuracy_percent"]),
+        )
+    by_id = {row["id"]: row for row in figures()}
+    for row in figures():
+        family, _, rule = row["id"].rpartition("-")
+        control, net = by_id[f"{family}-bp"], row["their_net"].split(",")[0]
+        if row is control:
+            continue
+        lost = float(row["accuracy_percent"]) - float(control["accuracy_percent"])
+        yield Claim(
+            id=f"{row['id']}-lost",
+            sentence=f"Beside backpropagation, {rule} changes the accuracy as in {row['source']} ({net}), "
+            f"within {NEAR:.0f} points.",
+            quantity=accuracy(row["part"], row["network"]) - accuracy(control["part"], control["network"]),
+            published=lost,
+            least=lost - NEAR,
+            most=lost + NEAR,
+        )
+    for rule, angle in ANGLES.items():
+        yield Claim(
+            id=f"mirror-code-{rule}-angle",
+            sentence=f"The error that {rule} sends back through the output layer ends at this angle to backpropagation's.",
+            quantity=measure("delta_angle", WIDE, rule, 4),
+            published=angle,
+        )

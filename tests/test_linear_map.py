@@ -1,0 +1,28 @@
+"""The linear map: as in the paper, both rules learn it, and feedback alignment's error turns towards backpropagation's."""
+
+import pytest
+
+from asym import linear_map
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return linear_map.run(seeds=range(3), steps=200)
+
+
+def test_both_rules_learn_the_map_from_almost_nothing(rows):
+    ends = rows[rows["step"] == 200].groupby("rule")["error"]
+    starts = rows[rows["step"] == 0]["error"]
+    assert starts.between(0.999, 1.001).all() and (ends.max() < 1e-3).all() and set(ends.groups) == {"bp", "fa"}
+
+
+def test_the_error_sent_back_at_random_turns_towards_backpropagations(rows):
+    fa = rows[rows["rule"] == "fa"].groupby("step")["delta_angle"]
+    assert fa.mean()[0] > 60 and fa.max()[200] < 60
+    assert (rows.loc[rows["rule"] == "bp", "delta_angle"] == 0).all()
+
+
+def test_the_rules_share_a_start_and_a_run_is_the_same_again(rows):
+    starts = rows[rows["step"] == 0].pivot(index="seed", columns="rule", values="error")
+    assert (starts["bp"] == starts["fa"]).all() and starts["bp"].nunique() == 3
+    assert linear_map.run(seeds=[1], steps=20).equals(rows[(rows["seed"] == 1) & (rows["step"] <= 20)].reset_index(drop=True))
