@@ -123,7 +123,8 @@ class Page:
             asked = sum(cell.part == part for cell in self.shown.cells)
             epochs = sorted({record.config.epochs for record in found})
             span = f", {' to '.join(map(str, dict.fromkeys((epochs[0], epochs[-1]))))} epochs" if epochs else ""
-            told.append(f"{part}: {level}, {len(found)} of {asked} runs{span}" if level else f"{part}: not run")
+            half = ", in bf16" if any(record.config.precision == "bf16" for record in found) else ""
+            told.append(f"{part}: {level}, {len(found)} of {asked} runs{span}{half}" if level else f"{part}: not run")
         return told
 
     def figure(self, name: str, rows: pd.DataFrame, plot: Callable[..., Figure], *arguments: Any, **options: Any) -> None:

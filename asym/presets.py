@@ -11,17 +11,17 @@ from asym.cells import Cell
 from asym.config import NETS, Config
 
 FOLDER = Path(__file__).parent / "presets"
-PRESETS = ("smoke", "quick", "cpu", "paper")
-SCALE = ("subset", "test_subset", "epochs", "batch", "seeds")  # what a net or a question may have of its own
+PRESETS = ("smoke", "quick", "cpu", "bf16", "paper")
+SCALE = ("subset", "test_subset", "epochs", "batch", "seeds", "precision")  # what a net or a question may have of its own
 SELECTION = ("parts", "losses")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
     """preset: its name; dataset; subset, test_subset: first n images (None: all); epochs: at most so many (None: the plan's);
-    batch (None: the plan's); seeds: one run of every cell for each; unverified_data: accept files whose checksum is not the
-    published one. nets: values that a kind of net has of its own; questions: values of a question, which go before those of a
-    net, and the parts and losses of it that are run (all without)."""
+    batch, precision (None: the plan's); seeds: one run of every cell for each; unverified_data: accept files whose checksum is
+    not the published one. nets: values that a kind of net has of its own; questions: values of a question, which go before those
+    of a net, and the parts and losses of it that are run (all without)."""
 
     preset: str
     dataset: str
@@ -30,6 +30,7 @@ class Preset:
     seeds: tuple[int, ...]
     test_subset: int | None = None
     batch: int | None = None
+    precision: str | None = None
     unverified_data: bool = False
     nets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     questions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -76,6 +77,7 @@ class Preset:
             pretrained=shorter(plan.pretrained),
             validation=min(plan.validation, fifth),
             batch=batch,
+            precision=scale["precision"] or plan.precision,
             seed=seed,
         )
         return replace(cell, config=config, plan=plan)
@@ -87,7 +89,7 @@ class Preset:
             raise ValueError(f"seeds must be a list of different whole numbers; got {seeds!r}")
         data = {"dataset": self.dataset, "unverified_data": self.unverified_data}
         data |= {name: scale[name] for name in ("subset", "test_subset")}
-        defaults = {"epochs": 1, "batch": Config.batch}
+        defaults = {"epochs": 1, "batch": Config.batch, "precision": Config.precision}
         data |= {name: scale[name] if scale[name] is not None else default for name, default in defaults.items()}
         for seed in seeds:
             Config(rules=("bp",), seed=seed, **data)

@@ -17,7 +17,7 @@ from asym.measures import MEASURES
 from asym.questions import QUESTIONS, cells
 from asym.results import SPLIT_COLUMN, Record, whole
 
-LEVELS = ("quick", "cpu", "paper")  # from the smallest
+LEVELS = ("quick", "cpu", "bf16", "paper")  # from the smallest
 FILE = "runs.parquet"
 
 

@@ -86,7 +86,7 @@ def test_an_unknown_preset_is_refused_with_those_there_are(name):
 
 
 def test_an_unknown_parameter_is_refused_with_those_there_are():
-    allowed = "allowed: preset, dataset, subset, epochs, seeds, test_subset, batch, unverified_data, nets, questions"
+    allowed = "allowed: preset, dataset, subset, epochs, seeds, test_subset, batch, precision, unverified_data, nets, questions"
     with pytest.raises(ValueError, match=f"unknown parameters epoch, lr; {allowed}"):
         load("smoke", lr=0.1, epoch=3)
 
@@ -258,3 +258,11 @@ def test_a_level_of_ones_own_needs_sound_values_too():
     with pytest.raises(ValueError, match="seeds must be"):
         Preset(preset="mine", dataset="mnist", subset=None, epochs=None, seeds=())
     assert Preset(preset="mine", dataset="mnist", subset=None, epochs=None, seeds=[3]).seeds == (3,)
+
+
+def test_bf16_is_the_preset_of_that_precision_and_others_keep_the_plans():
+    for name in PRESETS:
+        for question in QUESTIONS:
+            assert {cell.config.precision for cell in cells(question, load(name))} == {"bf16" if name == "bf16" else "fp32"}
+    with pytest.raises(ValueError, match="precision must be one of fp32, bf16; got 'fp64'"):
+        load("quick", precision="fp64")
