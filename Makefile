@@ -59,7 +59,8 @@ pages:
 	mkdir -p _build/own && cp -R figures _build/own _build/book/_extra/
 	$(BIN)/jupyter-book build _build/book --config _config.yml --path-output . --all -W -n --keep-going
 
-render: $(NOTEBOOKS:book/%=render/%)
+render: venv
+	$(MAKE) --no-print-directory --jobs 2 $(NOTEBOOKS:book/%=render/%)
 
 render/%: venv
 	mkdir -p _build/running

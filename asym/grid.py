@@ -108,19 +108,22 @@ def _record(history: History, device: str, stack: int, started: datetime, second
 
 
 def estimate(configs: Iterable[Config], records: Iterable[Record], rate: float | None = RATE) -> float:
-    """Roughly how many seconds of one worker the configs need, at the rate that the longest of the records tell for each net.
+    """Roughly how many seconds of one worker the configs need, at the rate that the longest of the records tell for each net in
+    each precision, or in fp32 where none tells of another.
 
     rate: operations a second of a net that none tells of; NaN is returned if there is such a net and it is None.
     """
-    known: dict[str, list[tuple[float, float]]] = {}
+    known: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for record in records:
         seconds = record.provenance.get("seconds")
         if seconds and not record.diverged:
             operations = _operations(record.config)
-            known.setdefault(record.config.net, []).append((operations, operations / seconds))
+            key = (record.config.net, record.config.precision)
+            known.setdefault(key, []).append((operations, operations / seconds))
     # locally connected layers take longer for an operation, short runs for all of them
-    rates = {net: median(rate for _, rate in sorted(pairs, reverse=True)[:20]) for net, pairs in known.items()}
-    return sum(_operations(config) / (rates.get(config.net, rate) or math.nan) for config in configs)
+    rates = {key: median(rate for _, rate in sorted(pairs, reverse=True)[:20]) for key, pairs in known.items()}
+    of = lambda config: rates.get((config.net, config.precision)) or rates.get((config.net, "fp32"), rate)  # noqa: E731
+    return sum(_operations(config) / (of(config) or math.nan) for config in configs)
 
 
 def _operations(config: Config) -> float:
