@@ -40,15 +40,14 @@ def _follow(rule: str, seed: int, steps: int) -> list[dict]:
         if net[1].feedback is not None:
             net[1].feedback.copy_(feedback)
     tested = torch.randn(TESTED, n, generator=draw)
-    optimizer = torch.optim.SGD([layer.weight for layer in net], RATE)
     rows = []
     for step in range(steps + 1):
         if step % EVERY == 0:
             rows.append({"rule": rule, "seed": seed, "step": step} | _measure(net, feedback, tested, tested @ target.t()))
         x = torch.randn(BATCH, n, generator=draw)
-        optimizer.zero_grad()
-        (((net(x) - x @ target.t()) ** 2).sum() / (2 * BATCH)).backward()
-        optimizer.step()
+        loss = ((net(x) - x @ target.t()) ** 2).sum() / (2 * BATCH)
+        for layer, gradient in zip(net, torch.autograd.grad(loss, [layer.weight for layer in net]), strict=True):
+            layer.weight.data.sub_(gradient, alpha=RATE)
     return rows
 
 
