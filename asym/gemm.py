@@ -75,10 +75,10 @@ def processor() -> str:
 @cache
 def _remembered() -> str:
     """The library measured to be the faster by this processor, torch and number of threads, kept in the user's cache."""
-    import pooch  # here, because a process that is told its library needs none of it
+    import platformdirs  # here, because a process that is told its library needs none of it
 
     facts = f"{processor()} {torch.__version__} {torch.get_num_threads()}"
-    file = Path(pooch.os_cache("asym")) / f"gemm-{hashlib.sha256(facts.encode()).hexdigest()[:16]}.txt"
+    file = Path(platformdirs.user_cache_dir("asym")) / f"gemm-{hashlib.sha256(facts.encode()).hexdigest()[:16]}.txt"
     try:
         known = file.read_text()
     except (OSError, ValueError):

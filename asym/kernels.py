@@ -68,7 +68,7 @@ def _compile(command: Sequence[str], file: Path) -> None:
 
 def build() -> Path:
     """The library's file in the user's cache, compiled if it is not there; one process compiles, others wait for it."""
-    import pooch  # here, because most runs need none of these
+    import platformdirs  # here, because most runs need none of these
     from filelock import FileLock, Timeout
 
     compiler = find_compiler()
@@ -76,7 +76,7 @@ def build() -> Path:
     command = [*compiler, "-O3", native, "-std=c++17", "-shared", "-fPIC", "-pthread"]
     version = _run([*compiler, "--version"])
     facts = SOURCE.read_bytes(), *(text.encode() for text in (*command, version, _processor()))
-    folder = Path(pooch.os_cache("asym"))
+    folder = Path(platformdirs.user_cache_dir("asym"))
     file = folder / f"untied-{hashlib.sha256(bytes(1).join(facts)).hexdigest()[:16]}.so"
     try:
         if not file.exists():

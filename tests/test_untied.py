@@ -324,7 +324,7 @@ warnings.simplefilter("error")
 import asym, torch
 folder, wait = pathlib.Path(sys.argv[1]), time.sleep
 torch.set_num_threads(1)
-assert not list(folder.glob("cache/**/*.so")) and "pooch" not in sys.modules, "importing asym built"
+assert not list(folder.glob("cache/**/*.so")) and "platformdirs" not in sys.modules, "importing asym built"
 pathlib.Path(folder, f"ready {sys.argv[2]}").touch()
 while len(list(folder.glob("ready *"))) < 2:
     wait(0.01)
