@@ -139,7 +139,7 @@ class Page:
 
     def show_table(self, table: pd.DataFrame) -> HTML:
         """Ours beside the original's, as a table: accuracies in %, our mean with its 95 % interval over the seeds."""
-        return HTML(tables.as_text(table).to_html(index=False, border=0, na_rep="", classes="beside-original"))
+        return HTML(tables.as_html(tables.as_text(table), "beside-original"))
 
     def show_claims(self, judged: pd.DataFrame) -> HTML:
         """What each entry says, what the original and our runs give for it, and a claim's verdict."""
@@ -154,7 +154,7 @@ class Page:
             }
             for entry in judged.to_dict("records")
         ]
-        return HTML(pd.DataFrame(rows).to_html(index=False, border=0, classes="claims"))
+        return HTML(tables.as_html(pd.DataFrame(rows), "claims"))
 
 
 def save_figure(figure: Figure, rows: pd.DataFrame, folder: Path, name: str) -> None:

@@ -40,7 +40,7 @@ def show_verdicts(table: pd.DataFrame) -> HTML:
         }
         for entry in table.to_dict("records")
     ]
-    return HTML(pd.DataFrame(rows).to_html(index=False, border=0, escape=False, classes="verdicts"))
+    return HTML(tables.as_html(pd.DataFrame(rows), "verdicts", escape=False))
 
 
 def show_claims(table: pd.DataFrame, word: str) -> HTML:
@@ -48,7 +48,7 @@ def show_claims(table: pd.DataFrame, word: str) -> HTML:
     rows = [{"question": entry["name"], "claims": ", ".join(entry[word])} for entry in table.to_dict("records") if entry[word]]
     if not rows:
         return HTML("<p>None.</p>")
-    return HTML(pd.DataFrame(rows).to_html(index=False, border=0, classes="claims"))
+    return HTML(tables.as_html(pd.DataFrame(rows), "claims"))
 
 
 def beside_published(figures: Path, preset: str, store: Store) -> pd.DataFrame:
@@ -78,4 +78,4 @@ def show_beside(compared: pd.DataFrame) -> HTML:
         }
         for entry in compared.to_dict("records")
     ]
-    return HTML(pd.DataFrame(rows).to_html(index=False, border=0, classes="your-run"))
+    return HTML(tables.as_html(pd.DataFrame(rows), "your-run"))

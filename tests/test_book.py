@@ -1,9 +1,6 @@
 """The book, built strictly from the notebooks as stored: complete, accessible, and asking nothing of the network."""
 
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
@@ -18,18 +15,6 @@ LOADED = {
     "object": "data", "link": "href",
 }  # fmt: skip
 RELATIONS = {"stylesheet", "preload", "prefetch", "modulepreload", "preconnect", "dns-prefetch", "icon", "manifest"}
-
-
-@pytest.fixture(scope="session")
-def html(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("book")
-    shutil.copytree(ROOT / "book", folder / "book")
-    shutil.copytree(ROOT / "figures", folder / "book/_extra/figures")
-    shutil.copy(ROOT / "_config.yml", folder)
-    command = "build book --config _config.yml --path-output . --all -W -n --keep-going".split()
-    done = subprocess.run([Path(sys.executable).with_name("jupyter-book"), *command], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr  # unknown settings too
-    return folder / "_build/html"
 
 
 @pytest.fixture(scope="session")

@@ -92,4 +92,4 @@ def show_precision(figures: Path, preset: str = "cpu") -> HTML:
 
 def _table(rows: list[dict], name: str) -> HTML:
     shown = pd.DataFrame(rows).map(lambda value: escape(str(value)))
-    return HTML(shown.to_html(index=False, border=0, escape=False, classes=name))
+    return HTML(tables.as_html(shown, name, escape=False))

@@ -1,0 +1,7 @@
+// What the page builder says of its own parts contradicts what a screen reader finds there.
+addEventListener("DOMContentLoaded", () => {
+  // "Show code cell source" is the name that is seen; another one hides it from who speaks it.
+  for (const summary of document.querySelectorAll("summary[aria-label]")) summary.removeAttribute("aria-label");
+  // A list whose entries are no list items is no list.
+  for (const list of document.querySelectorAll(".citation-list[role=list]")) list.removeAttribute("role");
+});
