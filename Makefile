@@ -2,6 +2,7 @@
 # make book    run every notebook at $(PRESET), then build _build/html/index.html
 # make html    build the same pages from the notebooks as stored: no training
 # make test    the test suite            make lint    ruff
+# make zip     the built book, its runs and its data in one file, with their checksums, to be read and checked offline
 # make render  make the stored notebooks' pages again from the published runs, ready to commit: no training
 # make lock    resolve requirements.txt anew (TORCH=x.y.z takes another torch)
 # make bench   time the layers beside their peers, which it installs, and store the report that the performance page shows
@@ -23,7 +24,7 @@ STRIP := $(BIN)/nbstripout --keep-output --keep-count \
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: venv book html pages sources test lint render lock bench clean
+.PHONY: venv book html pages zip sources test lint render lock bench clean
 
 venv: .venv/.installed
 
@@ -54,10 +55,16 @@ run/%: sources
 	$(PAPERMILL) $(PARAMETERS) --log-output book/$* _build/running/$*
 	mv _build/running/$* _build/book/$*
 
+# The pages, and all of them as one, to be printed.
 pages:
 	-$(BIN)/asym stale
 	mkdir -p _build/own && cp -R figures _build/own _build/book/_extra/
 	$(BIN)/jupyter-book build _build/book --config _config.yml --path-output . --all -W -n --keep-going
+	$(BIN)/jupyter-book build _build/book --config _config.yml --path-output _build/single --builder singlehtml --all -W -n --keep-going
+	cp _build/single/_build/singlehtml/index.html _build/html/print.html
+
+zip: html
+	$(BIN)/python -m asym.parcel _build/html _build/asym-book-$$($(BIN)/python -c 'import asym; print(asym.__version__)').zip
 
 render: venv
 	$(MAKE) --no-print-directory --jobs 2 $(NOTEBOOKS:book/%=render/%)

@@ -1,6 +1,5 @@
 """What a question's page shares with every other: parameters, runs, figures with their data, numbers for the prose."""
 
-import re
 import types
 from collections.abc import Callable
 from html import escape
@@ -8,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from IPython.display import HTML, SVG, display
+from IPython.display import HTML, SVG, Markdown, display
 from matplotlib.figure import Figure
 
-from asym import claims, grid, plots, presets, tables, verify, versions
+from asym import claims, cost, grid, plots, presets, provenance, tables, verify, versions
+from asym.numbered import Numbered
 from asym.publication import Shown, library, shown
 from asym.quantities import Evidence
 from asym.questions import QUESTIONS, cells
-from asym.results import Record, Store
+from asym.results import Store
 
 STORED = "stored"  # train nothing, show the published runs
 SHOWN = ("published", "own")
+BESIDE = "The original's numbers and ours: test accuracy in %, ours the mean over seeds with its 95 % t interval."
+CLAIMS = "What each entry says, the original's value, and ours: the mean over seeds with its 95 % t interval."
+SETTABLE = "What papermill can set in this page: `-p NAME VALUE` for words and whole numbers, `-y 'NAME: VALUE'` for lists."
 PARAMETERS = ("preset", "dataset", "subset", "epochs", "seeds", "unverified_data", "device", "jobs", "shown")
 
 
@@ -48,6 +51,7 @@ class Page:
         self.evidence = Evidence(self.shown.found)
         self.site = "own" if self.shown is self.own else "figures"  # where the built book serves the page's files
         self.output = self.root / ("_build/own" if self.site == "own" else "figures") / question
+        self._behind: dict[str, provenance.Found] = {}  # a figure's name -> the runs that it shows
         plots.use_style()
 
     def _run(self, preset: presets.Preset, machine: dict[str, Any]) -> Shown:
@@ -77,10 +81,6 @@ class Page:
         table = tables.beside_original(self.shown.cells, self.shown.found)
         return table[table["part"].isin(parts)] if parts else table
 
-    def own_table(self) -> pd.DataFrame:
-        """The same with the runs of the page's own preset; empty if it trained none."""
-        return tables.beside_original(self.own.cells, self.own.found) if self.own else pd.DataFrame()
-
     def register(self) -> pd.DataFrame:
         """The question's numbers and claims, derived from the shown runs, stored beside its figures, and named for the prose:
         each by its id, `ID`, `ID_half` (of its interval) and `ID_verdict`; `verdict` and `summary` of all, `QUESTION_verdict`."""
@@ -96,52 +96,33 @@ class Page:
 
     def badge(self) -> HTML:
         """Which preset, data, seeds, epochs, device and hours the page shows, and how many of the preset's runs there are."""
-        rows = "; ".join(f"<b>{name}</b> {escape(value)}" for name, value in self.provenance().items())
+        rows = "; ".join(f"<b>{name}</b> {escape(value)}" for name, value in provenance.summary(self.shown).items())
         old = versions.stale(record for _, record in self.shown.found)
         rows += f"; <b>stale</b> {len(old)} runs were made before a change of the code that decides a run" if old else ""
         return HTML(f'<div class="admonition tip"><p class="admonition-title">What this page shows</p><p>{rows}</p></div>')
 
-    def provenance(self) -> dict[str, str]:
-        """Where the shown runs come from, as words."""
-        records = [record for _, record in self.shown.found]
-        known = [r.provenance for r in records]
-        return {
-            "runs": "; ".join(self._coverage()),
-            "data": ", ".join(sorted({_data(r) for r in records})),
-            "seeds": ", ".join(map(str, sorted({r.config.seed for r in records}))),
-            "device": ", ".join(sorted({f"{p['device']} ({p['threads']} thread a run)" for p in known})),
-            "hours of training": f"{sum(p['seconds'] for p in known) / 3600:.1f}",
-            "torch": ", ".join(sorted({p["torch"] for p in known})),
-            "commit": ", ".join(sorted({p["commit"][:8] + p["commit"][40:] for p in known})),
-        }
-
-    def _coverage(self) -> list[str]:
-        """Of each part: which preset is shown, how many of its runs there are, and their epochs."""
-        told = []
-        for part, level in self.shown.levels.items():
-            found = [record for cell, record in self.shown.found if cell.part == part]
-            asked = sum(cell.part == part for cell in self.shown.cells)
-            epochs = sorted({record.config.epochs for record in found})
-            span = f", {' to '.join(map(str, dict.fromkeys((epochs[0], epochs[-1]))))} epochs" if epochs else ""
-            half = ", in bf16" if any(record.config.precision == "bf16" for record in found) else ""
-            told.append(f"{part}: {level}, {len(found)} of {asked} runs{span}{half}" if level else f"{part}: not run")
-        return told
-
     def figure(self, name: str, rows: pd.DataFrame, plot: Callable[..., Figure], *arguments: Any, **options: Any) -> None:
         """Shows plot(rows, ...); saves it as SVG, and the rows as CSV, under figures/<question>/. Without rows it says so."""
         figure = plot(rows, *arguments, **options) if len(rows) else plots.nothing()
+        self._behind[name] = provenance.behind(rows, self.shown)
         save_figure(figure, rows, self.output, name)
 
-    def downloads(self, name: str) -> HTML:
-        """Links to a figure's SVG and CSV, as the built book serves them."""
-        links = (f'<a href="{self.site}/{self.question}/{name}.{kind}" download>{kind.upper()}</a>' for kind in ("svg", "csv"))
-        return HTML(f'<p class="downloads">{name}: {" · ".join(links)}</p>')
+    def origin(self, name: str) -> HTML:
+        """Where a figure of this page comes from: source, numbers, drawing, runs, seeds, minutes, device, and the command."""
+        words = provenance.told(self._behind[name], self.shown)
+        return provenance.origin(name, self.question, words, site=self.site)
 
-    def show_table(self, table: pd.DataFrame) -> HTML:
+    def show_table(self, table: pd.DataFrame, name: str = "original") -> Numbered:
         """Ours beside the original's, as a table: accuracies in %, our mean with its 95 % interval over the seeds."""
-        return HTML(tables.as_html(tables.as_text(table), "beside-original"))
+        said = ("table", "activation", "loss", "seeds", "diverged")
+        return Numbered(tables.as_text(table), self._label(name), BESIDE, "beside-original", said=said)
 
-    def show_claims(self, judged: pd.DataFrame) -> HTML:
+    def show_own(self) -> Numbered | Markdown:
+        """The same with the runs of the page's own preset, where it trained some."""
+        table = tables.beside_original(self.own.cells, self.own.found) if self.own else []
+        return self.show_table(table, "own") if len(table) else Markdown("This page was made from the published runs alone.")
+
+    def show_claims(self, judged: pd.DataFrame, name: str = "claims") -> Numbered:
         """What each entry says, what the original and our runs give for it, and a claim's verdict."""
         rows = [
             {
@@ -154,7 +135,23 @@ class Page:
             }
             for entry in judged.to_dict("records")
         ]
-        return HTML(tables.as_html(pd.DataFrame(rows), "claims"))
+        return Numbered(pd.DataFrame(rows), self._label(name), CLAIMS, "claims", said=("unit", "seeds"))
+
+    def parameters(self) -> Numbered:
+        """What papermill can set in this page's notebook, read from it."""
+        from papermill import inspect_notebook
+
+        found = inspect_notebook(self.root / "book" / f"{self.question}.ipynb").values()
+        rows = [{"parameter": entry["name"], "default": entry["default"], "meaning": entry["help"]} for entry in found]
+        return Numbered(pd.DataFrame(rows), self._label("parameters"), SETTABLE, "parameters")
+
+    def costs(self) -> Numbered:
+        """What each preset of this page costs: time, memory, disk."""
+        return cost.show(self.question, self.root / "figures", self._label("costs"))
+
+    def _label(self, name: str) -> str:
+        """A table's name in the book."""
+        return f"tbl-{self.question}-{name}".replace("_", "-")
 
 
 def save_figure(figure: Figure, rows: pd.DataFrame, folder: Path, name: str) -> None:
@@ -199,16 +196,6 @@ def root() -> Path:
 def folder() -> Path:
     """Where the runs are: $ASYM_RUNS, or runs/ of the checkout."""
     return root() / Store().folder
-
-
-def _data(record: Record) -> str:
-    """The data set, with what is known of a copy that is not the published one: each stand-in test image can move the accuracy by
-    one image."""
-    config, note = record.config, record.provenance["data_note"]
-    name = config.dataset if config.subset is None else f"{config.dataset} (first {config.subset} training images)"
-    stand_ins = re.search(r"(\d+) test", note)
-    bound = f", which can move a test accuracy by at most {int(stand_ins[1]) / 100:.2f} points" if stand_ins else ""
-    return f"{name} with {note}{bound}" if note else name
 
 
 def _of(rows: pd.DataFrame, parts: tuple[str, ...]) -> pd.DataFrame:

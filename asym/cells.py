@@ -33,6 +33,11 @@ class Cell:
     of: tuple[str, str] | None = None
 
 
+def kind(network: str) -> str:
+    """Which of NETS a name in the original's notation begins with."""
+    return re.match(r"PG-Untie|PG|DS|DD", network)[0]
+
+
 def rules_of(network: str, layers: int, asymmetric: str = "fa") -> tuple[str, ...]:
     """The rules of a name in the original's notation: none for DS0, the last two layers' for DSR2, shared updates with -U.
 
@@ -53,8 +58,8 @@ def cell(
     **options: Any,
 ) -> Cell:
     """The cell of a network in the original's notation on CIFAR-10; name: as printed, where that says more."""
-    kind = re.match(r"PG-Untie|PG|DS|DD", network)[0]
-    options = {"dataset": "cifar10", "rules": rules_of(network, LAYERS[kind], asymmetric)} | NETS[kind] | options
+    net = kind(network)
+    options = {"dataset": "cifar10", "rules": rules_of(network, LAYERS[net], asymmetric)} | NETS[net] | options
     return Cell(part=part, network=name or network, config=Config(**options), of=of)
 
 

@@ -1,4 +1,4 @@
-"""The command line: asym run, status, table, merge, publish, stale, verify, bench, precision."""
+"""The command line: asym run, status, table, merge, publish, stale, verify, bench, memory, precision."""
 
 import dataclasses
 import json
@@ -9,15 +9,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import typer
 from rich.console import Console
 from rich.table import Table
+from tqdm import tqdm
 
-from asym import bench, gemm, grid, kernels, presets, publication, questions, tables, verify, versions
+from asym import bench, cost, gemm, grid, kernels, presets, publication, questions, tables, verify, versions
 from asym.bench import precision
 from asym.config import Config
 from asym.data import DataError
-from asym.results import Record, Store
+from asym.results import Record, Store, whole
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console()
@@ -208,6 +210,19 @@ def timings(
     judged = Counter(row["verdict"] for row in report["goals"])
     console.print(f"{judged['met']} of {judged['met'] + judged['missed']} goals met, {judged['not measured']} not measured")
     raise typer.Exit(1 if judged["missed"] else 0)
+
+
+@app.command("memory")
+def memories(figures: Path = Path("figures"), unverified_data: Unverified = False) -> None:
+    """Train one run of each kind for an epoch and store the memory that it took in figures/memory.csv, for the pages' tables."""
+    plan = [cell.config for name in presets.PRESETS for cell in _cells(None, name, unverified_data)]
+    try:
+        rows = [cost.row(config, cost.measure(config)) for config in tqdm(cost.kinds(plan), unit="run", disable=None)]
+    except DataError as error:
+        raise typer.BadParameter(str(error)) from None
+    with whole(figures / cost.FILE) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
+    console.print(pd.DataFrame(rows).to_string(index=False))
 
 
 @app.command("precision")

@@ -18,9 +18,9 @@ def frame(found: Iterable[tuple[Cell, Record]]) -> pd.DataFrame:
     """One row a run and epoch: the cell's names, the config's fields that a figure may group by, and the epoch's numbers."""
     rows = []
     for cell, record in found:
-        names = _names(cell, record)
+        told = names(cell, record)
         for row in record.epochs:
-            rows.append(names | {k: row[k] for k in COLUMNS} | {"validation_accuracy": row.get("validation_accuracy", math.nan)})
+            rows.append(told | {k: row[k] for k in COLUMNS} | {"validation_accuracy": row.get("validation_accuracy", math.nan)})
     return pd.DataFrame(rows)
 
 
@@ -28,16 +28,19 @@ def layer_frame(found: Iterable[tuple[Cell, Record]]) -> pd.DataFrame:
     """One row a run, epoch and layer (counted from 1, input to output) with the measures of asym.measures."""
     rows = []
     for cell, record in found:
-        names = _names(cell, record)
+        told = names(cell, record)
         for row in record.epochs:
             for layer, rule in enumerate(cell.config.rules):
                 place = {"epoch": row["epoch"], "layer": layer + 1, "layer_rule": rule}
-                rows.append(names | place | {measure: row[measure][layer] for measure in MEASURES})
+                rows.append(told | place | {measure: row[measure][layer] for measure in MEASURES})
     return pd.DataFrame(rows)
 
 
-def _names(cell: Cell, record: Record) -> dict[str, Any]:
-    """plan_epochs: what the plan asks for; as_planned: whether the run used the data that the plan asks for."""
+def names(cell: Cell, record: Record) -> dict[str, Any]:
+    """What tells a run from others, and what a figure may group runs by.
+
+    plan_epochs: what the plan asks for; as_planned: whether the run used the data that the plan asks for.
+    """
     config, plan = cell.config, cell.plan or cell.config
     return {
         "part": cell.part,

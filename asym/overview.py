@@ -1,12 +1,12 @@
 """Two pages over all questions: the nine verdicts, and the reader's own runs beside the published ones."""
 
-from html import escape
 from pathlib import Path
 
 import pandas as pd
-from IPython.display import HTML
+from IPython.display import Markdown
 
 from asym import claims, presets, tables, verify
+from asym.numbered import Numbered
 from asym.quantities import Evidence
 from asym.questions import QUESTIONS, cells
 from asym.results import Store
@@ -27,28 +27,30 @@ def verdicts(figures: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def show_verdicts(table: pd.DataFrame) -> HTML:
+def show_verdicts(table: pd.DataFrame) -> Numbered:
     """The nine questions with links to the pages and figures that answer them."""
     rows = [
         {
             "#": entry["number"],
-            "question": f'<a href="{entry["name"]}.html">{escape(entry["question"])}</a>',
-            "the original's answer": escape(entry["answer"]),
-            "ours": f"<b>{entry['verdict']}</b>",
+            "question": f"[{entry['question']}]({entry['name']}.ipynb)",
+            "the original's answer": entry["answer"],
+            "ours": f"**{entry['verdict']}**",
             "claims": ", ".join(f"{len(entry[word])} {word}" for word in SPOKEN if entry[word]),
-            "evidence": f'<a href="{entry["name"]}.html#{entry["figure"]}">{entry["figure"]}</a>',
+            "evidence": f"{{numref}}`{entry['figure']}`",
         }
         for entry in table.to_dict("records")
     ]
-    return HTML(tables.as_html(pd.DataFrame(rows), "verdicts", escape=False))
+    caption = "The original's nine answers, our verdict on each, and the claims behind it by their own verdicts."
+    return Numbered(pd.DataFrame(rows), "tbl-verdicts", caption, "verdicts", markdown=("question", "ours", "evidence"))
 
 
-def show_claims(table: pd.DataFrame, word: str) -> HTML:
+def show_claims(table: pd.DataFrame, word: str) -> Numbered | Markdown:
     """The ids of the claims that have a verdict, by question."""
     rows = [{"question": entry["name"], "claims": ", ".join(entry[word])} for entry in table.to_dict("records") if entry[word]]
     if not rows:
-        return HTML("<p>None.</p>")
-    return HTML(tables.as_html(pd.DataFrame(rows), "claims"))
+        return Markdown("None.")
+    name = f"tbl-verdicts-{word.replace(' ', '-')}"
+    return Numbered(pd.DataFrame(rows), name, f"Claims with the verdict *{word}*, by question.", "ids")
 
 
 def beside_published(figures: Path, preset: str, store: Store) -> pd.DataFrame:
@@ -65,7 +67,7 @@ def beside_published(figures: Path, preset: str, store: Store) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)
 
 
-def show_beside(compared: pd.DataFrame) -> HTML:
+def show_beside(compared: pd.DataFrame) -> Numbered:
     """Yours beside the published, a row a number; a question's numbers that agree within their tolerance are counted."""
     rows = [
         {
@@ -78,4 +80,4 @@ def show_beside(compared: pd.DataFrame) -> HTML:
         }
         for entry in compared.to_dict("records")
     ]
-    return HTML(tables.as_html(pd.DataFrame(rows), "your-run"))
+    return Numbered(pd.DataFrame(rows), "tbl-your-run", "Your numbers beside the published ones of the same preset.", "your-run")

@@ -1,8 +1,11 @@
 """The figures. Every function takes a tidy frame and returns a matplotlib figure; intervals are 95 % t intervals over seeds."""
 
 import math
+from collections import Counter
 
 import matplotlib
+import matplotlib.colors
+import matplotlib.patches
 import matplotlib.pyplot as plt
 import matplotlib.ticker
 import pandas as pd
@@ -10,6 +13,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from asym.cells import LAYERS, kind, rules_of
 from asym.claims import UNTESTED
 from asym.frames import interval
 from asym.rules import RULES
@@ -24,8 +28,13 @@ STYLE = {
     "axes.spines.right": False,
 }
 WIDTH = 7.0  # inches, a page's column
-COLOURS = dict(zip(RULES, sns.color_palette("colorblind", 9).as_hex(), strict=True))
+# Yellow, the eighth, is hard to see on white.
+COLOURS = dict(zip(RULES, (sns.color_palette("colorblind").as_hex()[index] for index in (*range(8), 9)), strict=True))
 MARKERS = dict(zip(RULES, "osD^vPX*h", strict=True))
+SHADES = {1: 0.0, 2: -0.3, 3: -0.45, 4: -0.6}  # of a rule's colour by the layers that use it: mixed with so much black
+# Of nets that only a name tells apart: a further shade (mixed with white above 0), and a dash.
+VARIANTS = ((0.0, "-"), (0.3, "--"), (-0.4, ":"), (0.15, "-."))
+NEUTRAL = "0.25"  # the colour of what has no rule
 PANEL_NAMES = {"ce": "cross entropy", "hinge": "hinge loss", "sgd": "SGD", "adam": "Adam", "nesterov": "Nesterov momentum"}
 MEASURE_NAMES = {
     "weight_angle": "weight angle (°)",
@@ -42,6 +51,31 @@ def use_style() -> None:
     """Sets the one style that all figures share."""
     sns.set_theme(style="whitegrid", rc=STYLE)
     matplotlib.rcParams.update(STYLE)
+
+
+def shade(rule: str, layers: int, further: float = 0.0) -> tuple[float, float, float]:
+    """The colour of a net by its rule and the number of layers that use it: the rule's own for one, darker for more."""
+    amount = SHADES.get(layers, 0.0) + further
+    paper = (1.0, 1.0, 1.0) if amount > 0 else (0.0, 0.0, 0.0)
+    weight = min(abs(amount), 0.6)
+    colour = matplotlib.colors.to_rgb(COLOURS[rule])
+    return tuple((1 - weight) * own + weight * mixed for own, mixed in zip(colour, paper, strict=True))
+
+
+def styles(rows: pd.DataFrame, line: str) -> dict[str, dict]:
+    """Colour, dash and marker of each value of a column: of a rule its own, of a net those of its rule and its number of layers.
+
+    rows: with rule, and unless the column is rule, asymmetric_layers.
+    """
+    if line == "rule":
+        return {rule: {"color": COLOURS[rule], "ls": "-", "marker": MARKERS[rule]} for rule in dict.fromkeys(rows["rule"])}
+    found, seen = {}, Counter()
+    for entry in rows.drop_duplicates(line).to_dict("records"):
+        kind = (entry["rule"], entry["asymmetric_layers"])
+        further, dash = VARIANTS[seen[kind] % len(VARIANTS)]
+        seen[kind] += 1
+        found[entry[line]] = {"color": shade(*kind, further), "ls": dash, "marker": MARKERS[entry["rule"]]}
+    return found
 
 
 def _summary(rows: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
@@ -96,17 +130,16 @@ def against(
     log: bool = False,
 ) -> Figure:
     """The mean of a column over seeds against another, with its interval: a line a value of one column, a panel a value of
-    another. Lines named after a rule have that rule's colour everywhere. labels: of the x and the y axis."""
+    another. labels: of the x and the y axis."""
     panels, lines = (list(dict.fromkeys(rows[name])) for name in (panel, line))
     figure, axes = _panels(panels, 2.9, sharey=True)
-    palette = dict(zip(lines, sns.color_palette("colorblind", len(lines)), strict=True)) | COLOURS
-    marks = dict(zip(lines, "osD^vPX*h" * len(lines), strict=False)) | MARKERS
+    style = styles(rows, line)
     for index, (ax, name) in enumerate(zip(axes, panels, strict=True)):
         for label in lines:
             mine = rows[(rows[panel] == name) & (rows[line] == label)]
             summary = _summary(mine, [x], value)
             if len(summary):
-                _band(ax, summary, x, color=palette[label], marker=marks[label], ms=5, lw=1.4, label=label)
+                _band(ax, summary, x, **style[label], ms=5, lw=1.4, label=label)
         crowded = len(axes) not in (1, 2, 4) and index % 3 != 1  # of three side by side the middle one is labelled
         ax.set(xlabel="" if crowded else labels[0], xscale="log" if log else "linear")
         if log:
@@ -130,18 +163,18 @@ def learning_curves(runs: pd.DataFrame, printed: pd.DataFrame, panel: str = "los
     runs = accuracies(runs[runs["epoch"] > 0])
     panels = list(dict.fromkeys(runs[panel]))
     networks = list(dict.fromkeys(runs["network"]))
-    colours = dict(zip(networks, sns.color_palette("colorblind", len(networks)), strict=True))
+    style = styles(runs, "network")
     figure, axes = _panels(panels, 3.0, sharey=True)
     for ax, name in zip(axes, panels, strict=True):
         for network in networks:
             mine = _summary(runs[(runs[panel] == name) & (runs["network"] == network)], ["epoch"], "accuracy")
             if len(mine):
-                style = "--" if "-U" in network.replace("-Untie", "") else "-"
-                _band(ax, mine, "epoch", color=colours[network], ls=style, lw=1.4, label=network)
+                colour, dash = (style[network][name] for name in ("color", "ls"))
+                _band(ax, mine, "epoch", color=colour, ls=dash, lw=1.4, label=network)
             theirs = printed[(printed[panel] == name) & (printed["network"] == network)]
             if len(theirs):
-                style = {"color": colours[network], "ms": 8, "mew": 2, "clip_on": False}
-                ax.plot(theirs["epochs"].fillna(last), theirs["accuracy_percent"], "x", **style)
+                cross = {"color": style[network]["color"], "ms": 8, "mew": 2, "clip_on": False}
+                ax.plot(theirs["epochs"].fillna(last), theirs["accuracy_percent"], "x", **cross)
         ax.set(xlabel="epoch", ylabel="test accuracy (%)" if ax is axes[0] else "")
     cross = plt.Line2D([], [], color="black", ls="", marker="x", ms=8, mew=2)
     _legend(figure, axes, (("original", cross),))
@@ -152,16 +185,16 @@ def train_and_test(runs: pd.DataFrame, panel: str = "activation") -> Figure:
     """Training (dashed) and test accuracy (%) against the epoch, a panel a value of a column and a colour a network."""
     runs = accuracies(runs[runs["epoch"] > 0]).assign(training=100 * runs["train_accuracy"])
     panels, networks = list(dict.fromkeys(runs[panel])), list(dict.fromkeys(runs["network"]))
-    colours = dict(zip(networks, sns.color_palette("colorblind", len(networks)), strict=True))
+    style = styles(runs, "network")
     figure, axes = _panels(panels, 3.0, sharey=True)
     for ax, name in zip(axes, panels, strict=True):
         for network in networks:
             mine = runs[(runs[panel] == name) & (runs["network"] == network)]
-            for value, style in (("accuracy", "-"), ("training", "--")):
+            for value, dash in (("accuracy", "-"), ("training", "--")):
                 summary = _summary(mine, ["epoch"], value)
                 if len(summary):
                     label = network if value == "accuracy" else None
-                    _band(ax, summary, "epoch", color=colours[network], ls=style, lw=1.4, label=label)
+                    _band(ax, summary, "epoch", color=style[network]["color"], ls=dash, lw=1.4, label=label)
         ax.set(xlabel="epoch", ylabel="accuracy (%)" if ax is axes[0] else "")
     _legend(figure, axes, (("training", plt.Line2D([], [], color="black", ls="--")),))
     return figure
@@ -180,13 +213,19 @@ def beside_original(table: pd.DataFrame, panel: str = "loss") -> Figure:
         for entry in table[table[panel] == name].to_dict("records"):
             y = rows.index(_row_name(entry, panel))
             half = 0 if math.isnan(entry["half_width"]) else entry["half_width"]
-            ax.errorbar(entry["ours"], y, xerr=half, fmt="o", color=COLOURS["bp"], ms=5, capsize=3)
-            ax.plot(entry["original"], y, "x", color=COLOURS["kp"], ms=7, mew=2)
+            ax.errorbar(entry["ours"], y, xerr=half, fmt="o", color=_of_name(entry["network"]), ms=5, capsize=3)
+            ax.plot(entry["original"], y, "x", color=NEUTRAL, ms=7, mew=2)
         ax.set(xlabel="test accuracy (%)")
     axes[0].set_yticks(range(len(rows)), rows)
     axes[0].invert_yaxis()
     _beside_legend(figure, "original, one seed")
     return figure
+
+
+def _of_name(network: str) -> tuple[float, float, float]:
+    """The colour of a net in the original's notation."""
+    rules = rules_of(network, LAYERS[kind(network)])
+    return shade(rules[-1], sum(rule != "bp" for rule in rules))
 
 
 def _row_name(entry: dict, panel: str) -> str:
@@ -200,8 +239,8 @@ def beside_published(judged: pd.DataFrame) -> Figure:
     """Published accuracies (%) as crosses, one a row, ours as dots with their intervals. judged: rows of claims.judge."""
     figure, ax = plt.subplots(layout="constrained", figsize=(WIDTH, 0.32 * len(judged) + 0.6))
     rows = range(len(judged))
-    ax.errorbar(judged["value"], rows, xerr=judged["half_width"].fillna(0), fmt="o", color=COLOURS["bp"], ms=5, capsize=3)
-    ax.plot(judged["original"], rows, "x", color=COLOURS["kp"], ms=7, mew=2)
+    ax.errorbar(judged["value"], rows, xerr=judged["half_width"].fillna(0), fmt="o", color=NEUTRAL, ms=5, capsize=3)
+    ax.plot(judged["original"], rows, "x", color=NEUTRAL, ms=7, mew=2)
     ax.set_yticks(rows, judged["claim"])
     ax.invert_yaxis()
     ax.set_xlabel("test accuracy (%)")
@@ -210,8 +249,8 @@ def beside_published(judged: pd.DataFrame) -> Figure:
 
 
 def _beside_legend(figure: Figure, theirs: str) -> None:
-    ours = plt.Line2D([], [], color=COLOURS["bp"], marker="o", ls="-")
-    cross = plt.Line2D([], [], color=COLOURS["kp"], marker="x", ms=7, mew=2, ls="")
+    ours = plt.Line2D([], [], color=NEUTRAL, marker="o", ls="-")
+    cross = plt.Line2D([], [], color=NEUTRAL, marker="x", ms=7, mew=2, ls="")
     _legend(figure, [], (("ours, 95 % interval over seeds", ours), (theirs, cross)))
 
 
@@ -231,14 +270,14 @@ def forest(judged: pd.DataFrame, names: list[str]) -> Figure:
     for y, entry in enumerate(judged.to_dict("records")):
         half = 0 if math.isnan(entry["half_width"]) else entry["half_width"]
         tested = {} if entry["verdict"] != UNTESTED else {"mfc": "white", "alpha": 0.45}
-        ax.errorbar(entry["value"], y, xerr=half, fmt="o", color=COLOURS["bp"], ms=4, capsize=2, **tested)
-        ax.plot(entry["original"], y, "x", color=COLOURS["kp"], ms=6, mew=1.6)
+        ax.errorbar(entry["value"], y, xerr=half, fmt="o", color=NEUTRAL, ms=4, capsize=2, **tested)
+        ax.plot(entry["original"], y, "x", color=NEUTRAL, ms=6, mew=1.6)
     ax.axvline(0, color="0.3", lw=1)
     ax.set_yticks(range(len(names)), names, fontsize=8)
     ax.set(xlabel="test accuracy minus that of backpropagation (points)", ylim=(len(names) - 0.5, -0.5))
-    ours = plt.Line2D([], [], color=COLOURS["bp"], marker="o", ms=4, ls="-")
-    theirs = plt.Line2D([], [], color=COLOURS["kp"], marker="x", ms=6, mew=1.6, ls="")
-    hollow = plt.Line2D([], [], color=COLOURS["bp"], marker="o", ms=4, ls="-", mfc="white", alpha=0.45)
+    ours = plt.Line2D([], [], color=NEUTRAL, marker="o", ms=4, ls="-")
+    theirs = plt.Line2D([], [], color=NEUTRAL, marker="x", ms=6, mew=1.6, ls="")
+    hollow = plt.Line2D([], [], color=NEUTRAL, marker="o", ms=4, ls="-", mfc="white", alpha=0.45)
     names = ("ours, paired by seed, 95 % interval", "the same, not yet tested as planned", "original, one seed")
     _legend(figure, [], tuple(zip(names, (ours, hollow, theirs), strict=True)))
     return figure
@@ -281,9 +320,40 @@ def roofline(nets: pd.DataFrame, ceilings: dict[str, float]) -> Figure:
     left, right = nets["intensity"].min() / 8, nets["intensity"].max() * 4
     ridge = ceilings["fp32"] / ceilings["memory"]
     ax.plot([left, ridge, right], [left * ceilings["memory"], *[ceilings["fp32"]] * 2], color="0.3", lw=1.4, label="roof, fp32")
-    for entry, rule in zip(nets.to_dict("records"), RULES, strict=False):
-        style = {"color": COLOURS[rule], "marker": MARKERS[rule], "ms": 8, "ls": ""}
+    for entry, marker in zip(nets.to_dict("records"), MARKERS.values(), strict=False):
+        style = {"color": NEUTRAL, "marker": marker, "ms": 8, "ls": ""}
         ax.plot(entry["intensity"], entry["gflops"], label=entry["net"].replace("_", ", "), **style)
     ax.set(xscale="log", yscale="log", xlabel="operations per byte moved", ylabel="Gflop/s", xlim=(left, right))
     _legend(figure, [ax])
     return figure
+
+
+def key(rules: pd.DataFrame) -> Figure:
+    """What colours, shades and marks mean in all figures. rules: a row a rule, with its colour and marker."""
+    figure, axes = plt.subplots(1, 3, layout="constrained", figsize=(WIDTH, 3.2))
+    of_rules = [_sample(entry["rule"], color=entry["colour"], marker=entry["marker"]) for entry in rules.to_dict("records")]
+    shaded = [("fa", count) for count in SHADES] + [("shared_update", count) for count in SHADES]
+    of_counts = [_sample(f"{rule}, {count} layer{'s' * (count > 1)}", color=shade(rule, count), lw=3) for rule, count in shaded]
+    for ax, title, handles in zip(
+        axes, ("rules", "how many layers use it", "marks"), (of_rules, of_counts, _marks()), strict=True
+    ):
+        ax.set_axis_off()
+        ax.legend(handles=handles, title=title, loc="upper left", alignment="left", labelspacing=0.7)
+    return figure
+
+
+def _sample(label: str, **style) -> plt.Line2D:
+    return plt.Line2D([], [], label=label, **style)
+
+
+def _marks() -> list:
+    line, dot = {"color": NEUTRAL}, {"color": NEUTRAL, "marker": "o"}
+    return [
+        _sample("mean over seeds", **line),
+        matplotlib.patches.Patch(color=NEUTRAL, alpha=0.2, label="95 % interval"),
+        _sample("training, or another net\nof the same rule", ls="--", **line),
+        _sample("ours and its interval", **dot),
+        _sample("not yet tested as planned", mfc="white", alpha=0.45, **dot),
+        _sample("the original, or\nanother's figure", marker="x", ms=7, mew=2, ls="", **line),
+        _sample("90°: no better than\na random direction", ls=":", lw=0.8, **line),
+    ]

@@ -64,12 +64,6 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame([_as_text(entry) for entry in table.to_dict("records")])
 
 
-def as_html(rows: pd.DataFrame, kind: str, **options) -> str:
-    """The rows as a table of a CSS class, scrolled in place where the screen is narrow, by keyboard too."""
-    table = rows.to_html(index=False, border=0, na_rep="", classes=kind, **options)
-    return f'<div class="scrolled" tabindex="0" role="group" aria-label="table: {kind}">{table}</div>'
-
-
 def points(mean: float, half: float = math.nan) -> str:
     """A mean and the half-width of its interval to two decimals; empty for NaN."""
     if math.isnan(mean):

@@ -94,7 +94,7 @@ def test_form(path):
         assert not [out for out in cell.outputs if out.get("name") == "stderr" or out.output_type == "error"]
         if "page.figure(" in cell.source:
             meta = cell.metadata["mystnb"]
-            assert meta["figure"]["name"].startswith(f"fig-{path.stem}") and len(meta["figure"]["caption"]) > 40
+            assert meta["figure"]["name"].startswith(f"fig-{path.stem}".replace("_", "-")) and len(meta["figure"]["caption"]) > 40
             assert len(meta["image"]["alt"]) > 40
 
 

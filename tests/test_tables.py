@@ -295,9 +295,16 @@ def test_learning_curves(evidence):
     left, right = figure.axes
     assert (left.get_title(), right.get_title()) == ("cross entropy", "hinge loss")
     assert lines(left)["DS0"].get_ydata()[-1] == pytest.approx(51) and lines(left)["DS0"].get_xdata().tolist() == [*range(1, 101)]
-    assert {name: line.get_linestyle() for name, line in lines(left).items() if name[0] == "D"} == {
-        "DS0": "-", "DSR1": "-", "DSR2": "-", "DSR1-U": "--", "DSR2-U": "--"
-    }  # fmt: skip
+    kinds = {
+        "DS0": ("bp", 0),
+        "DSR1": ("fa", 1),
+        "DSR2": ("fa", 2),
+        "DSR1-U": ("shared_update", 1),
+        "DSR2-U": ("shared_update", 2),
+    }
+    assert {name: line.get_color() for name, line in lines(left).items() if name[0] == "D"} == {
+        name: plots.shade(*kind) for name, kind in kinds.items()
+    }
     for ax, loss in ((left, "ce"), (right, "hinge")):
         crosses = [line for line in ax.get_lines() if line.get_marker() == "x"]
         rows = tables.original("table 2")

@@ -1,15 +1,15 @@
 """The performance page: a stored report of the bench as tables and as a roofline."""
 
 import json
-from html import escape
 from pathlib import Path
 
 import pandas as pd
-from IPython.display import HTML
+from IPython.display import HTML, Markdown
 
-from asym import presets, publication, tables
+from asym import presets, provenance, publication, tables
 from asym.bench import precision
 from asym.bench.goals import MET, MISSED
+from asym.numbered import Numbered
 
 FILE = "bench.json"
 
@@ -31,7 +31,7 @@ def facts(report: dict) -> dict[str, str | float]:
     return named | counted | best | {"commit": machine["commit"][:8]}
 
 
-def show_goals(report: dict) -> HTML:
+def show_goals(report: dict) -> Numbered:
     """Every goal: the median over its rounds, the quartiles, the bound, the verdict."""
     rows = [
         {
@@ -44,25 +44,25 @@ def show_goals(report: dict) -> HTML:
         }
         for row in report["goals"]
     ]
-    return _table(rows, "goals")
+    return _table(rows, "goals", "The goals: the median of the ratios of one round, its quartiles, and the bound.")
 
 
-def show_ceilings(report: dict) -> HTML:
+def show_ceilings(report: dict) -> Numbered:
     """What the machine did at most while the bench ran."""
     rows = [
         {"ceiling": name, "measured": f"{value:.0f} {'GB/s' if name.startswith('memory') else 'Gflop/s'}"}
         for name, value in report["ceilings"].items()
     ]
-    return _table(rows, "ceilings")
+    return _table(rows, "ceilings", "What this machine did at most.")
 
 
-def show_forms(report: dict) -> HTML:
+def show_forms(report: dict) -> Numbered:
     """The median seconds of everything that was timed."""
     rows = [
         {"form": name, "milliseconds": f"{1000 * form['seconds']:.2f}", "rounds": form["rounds"]}
         for name, form in report["forms"].items()
     ]
-    return _table(rows, "forms")
+    return _table(rows, "forms", "The median time of everything that was timed.")
 
 
 def roof(report: dict) -> pd.DataFrame:
@@ -71,7 +71,14 @@ def roof(report: dict) -> pd.DataFrame:
     return rows.assign(intensity=rows["operations"] / rows["bytes"], gflops=rows["operations"] / rows["seconds"] / 1e9)
 
 
-def show_precision(figures: Path, preset: str = "cpu") -> HTML:
+def origin(report: dict) -> HTML:
+    """Where the roofline comes from."""
+    known = facts(report)
+    words = (f"{known['threads']} threads", known["processor"], known["date"], f"commit {known['commit']}")
+    return provenance.origin("roofline", "performance", words, command="make bench")
+
+
+def show_precision(figures: Path, preset: str = "cpu") -> Numbered | Markdown:
     """fp32 beside bf16 from the published runs, with the difference paired by seed."""
     compared = precision.compare(precision.wanted(presets.load(preset)), publication.library(figures))
     rows = [
@@ -87,9 +94,11 @@ def show_precision(figures: Path, preset: str = "cpu") -> HTML:
         }
         for row in compared.to_dict("records")
     ]
-    return _table(rows, "precision") if rows else HTML("<p>Not run yet.</p>")
+    caption = (
+        "Test accuracy in % of the same cells in fp32 and in bf16, means with 95 % t intervals; differences are paired by seed."
+    )
+    return _table(rows, "precision", caption) if rows else Markdown("Not run yet.")
 
 
-def _table(rows: list[dict], name: str) -> HTML:
-    shown = pd.DataFrame(rows).map(lambda value: escape(str(value)))
-    return HTML(tables.as_html(shown, name, escape=False))
+def _table(rows: list[dict], name: str, caption: str) -> Numbered:
+    return Numbered(pd.DataFrame(rows), f"tbl-performance-{name}", caption, name)

@@ -1,0 +1,104 @@
+"""Where what a page shows comes from, as words: the runs behind a page, and those behind one figure."""
+
+import re
+from collections.abc import Iterable
+from html import escape
+
+import pandas as pd
+from IPython.display import HTML
+
+from asym.cells import Cell
+from asym.frames import RUN, names
+from asym.publication import Shown
+from asym.results import Record
+
+Found = list[tuple[Cell, Record]]
+
+
+def summary(shown: Shown) -> dict[str, str]:
+    """Of a page's runs: how many of which preset, data, seeds, device, hours, torch and commit."""
+    records = [record for _, record in shown.found]
+    known = [record.provenance for record in records]
+    return {
+        "runs": "; ".join(_coverage(shown)),
+        "data": ", ".join(sorted({_data(record) for record in records})),
+        "seeds": _seeds(records),
+        "device": _devices(records),
+        "hours of training": f"{sum(p['seconds'] for p in known) / 3600:.1f}",
+        "torch": ", ".join(sorted({p["torch"] for p in known})),
+        "commit": ", ".join(sorted({p["commit"][:8] + p["commit"][40:] for p in known})),
+    }
+
+
+def behind(rows: pd.DataFrame, shown: Shown) -> Found:
+    """The shown runs that a figure's rows are of, by the names that both tell: all of them for rows of the register, none for
+    rows that are of no run."""
+    if "claim" in rows:
+        return shown.found
+    told = [name for name in RUN if name in rows] if "part" in rows else []
+    wanted = set(rows[told].itertuples(index=False, name=None)) if told else set()
+    return [(cell, record) for cell, record in shown.found if _key(cell, record, told) in wanted]
+
+
+def told(found: Found, shown: Shown) -> list[str]:
+    """How many runs of which preset stand behind a figure, their seeds, minutes and device."""
+    if not found:
+        return ["computed while the page is made"]
+    records = list({record.config.hash: record for _, record in found}.values())
+    levels = dict.fromkeys(shown.levels[cell.part] for cell, _ in found)
+    minutes = sum(record.provenance["seconds"] for record in records) / 60
+    return [
+        f"{len(records)} runs of the preset {', '.join(levels)}",
+        f"seeds {_seeds(records)}",
+        f"{minutes:.0f} minutes",
+        _devices(records),
+    ]
+
+
+def origin(name: str, notebook: str, words: Iterable[str], *, site: str = "figures", command: str = "") -> HTML:
+    """The line under a figure: its notebook, numbers and drawing, words on what is behind it, the command that makes it again.
+
+    site: where the built book serves the numbers and the drawing; command: by default the notebook's own.
+    """
+    source = f'<a class="source" href="_sources/{notebook}.ipynb" download>{notebook}.ipynb</a>'
+    files = [f'<a href="{site}/{notebook}/{name}.{kind}" download>{kind.upper()}</a>' for kind in ("csv", "svg")]
+    code = f"<code>{escape(command or f'papermill book/{notebook}.ipynb runs/{notebook}.ipynb --cwd .')}</code>"
+    parts = (source, *files, *map(escape, words), code)
+    return HTML(f'<p class="provenance">{" ".join(f"<span>{part}</span>" for part in parts)}</p>')
+
+
+def _key(cell: Cell, record: Record, told: list[str]) -> tuple:
+    known = names(cell, record)
+    return tuple(known[name] for name in told)
+
+
+def _coverage(shown: Shown) -> list[str]:
+    """Of each part: which preset is shown, how many of its runs there are, and their epochs."""
+    told = []
+    for part, level in shown.levels.items():
+        found = [record for cell, record in shown.found if cell.part == part]
+        asked = sum(cell.part == part for cell in shown.cells)
+        epochs = sorted({record.config.epochs for record in found})
+        span = f", {' to '.join(map(str, dict.fromkeys((epochs[0], epochs[-1]))))} epochs" if epochs else ""
+        half = ", in bf16" if any(record.config.precision == "bf16" for record in found) else ""
+        told.append(f"{part}: {level}, {len(found)} of {asked} runs{span}{half}" if level else f"{part}: not run")
+    return told
+
+
+def _seeds(records: Iterable[Record]) -> str:
+    return ", ".join(map(str, sorted({record.config.seed for record in records})))
+
+
+def _devices(records: Iterable[Record]) -> str:
+    known = {(record.provenance["device"], record.provenance["threads"]) for record in records}
+    return ", ".join(f"{device} ({threads} thread a run)" for device, threads in sorted(known))
+
+
+def _data(record: Record) -> str:
+    """The data set, with what is known of a copy that is not the published one: each stand-in test image can move the accuracy by
+    one image."""
+    config, note = record.config, record.provenance["data_note"]
+    name = config.dataset if config.subset is None else f"{config.dataset} (first {config.subset} training images)"
+    stand_ins = re.search(r"(\d+) test", note)
+    bound = f", which can move a test accuracy by at most {int(stand_ins[1]) / 100:.2f} points" if stand_ins else ""
+    return f"{name} with {note}{bound}" if note else name

@@ -1,0 +1,197 @@
+"""What the pages are made of: numbered tables, the line under a figure, costs, the commit of a notebook, the packed book."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import types
+import zipfile
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+from made import record
+
+import asym
+from asym import cost, edition, parcel, plots, presets, provenance, publication, questions
+from asym.numbered import Numbered
+from asym.publication import Shown
+from asym.rules import RULES
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_a_table_tells_in_its_caption_what_all_rows_share():
+    rows = pd.DataFrame({"net": ["DS0", "a_b|c"], "loss": ["ce", "ce"], "ours": ["1.50 ± 0.20", ""], "note": ["[x]", "y"]})
+    table = Numbered(rows, "tbl-x", "Of $B$.", "kind", said=("loss", "net"))
+    text = table._repr_markdown_()
+    assert text.startswith("~~~{table} Of $B$. In every row: loss ce.\n:name: tbl-x\n:class: kind\n")
+    assert "| net | ours | note |\n| :--- | ---: | :--- |" in text and r"a\_b\|c" in text and r"\[x\]" in text
+    cells = [cell.text for cell in BeautifulSoup(table._repr_html_(), "html.parser").find_all("td")]
+    assert cells == ["DS0", "1.50 ± 0.20", "[x]", "a_b|c", "", "y"]
+
+
+def test_a_single_row_keeps_all_its_columns():
+    table = Numbered(pd.DataFrame({"loss": ["ce"]}), "tbl-x", "One.", "kind", said=("loss",))
+    assert "| loss |" in table._repr_markdown_() and "every row" not in table._repr_markdown_()
+
+
+@pytest.fixture
+def table_2():
+    wanted = questions.cells("dense", presets.load("quick", seeds=[0, 1]))
+    return Shown({"table 2": "cpu"}, wanted, [(cell, record(cell.config)) for cell in wanted])
+
+
+def test_the_line_under_a_figure_is_of_the_runs_that_it_shows(table_2):
+    one = pd.DataFrame([{"part": "table 2", "network": "DSR1", "loss": "ce", "seed": 1}])
+    both = pd.DataFrame([{"part": "table 2", "network": name, "loss": "ce"} for name in ("DSR1", "DS0")])
+    assert [(cell.network, record.config.seed) for cell, record in provenance.behind(one, table_2)] == [("DSR1", 1)]
+    assert len(provenance.behind(both, table_2)) == 4
+    assert len(provenance.behind(pd.DataFrame([{"claim": "x"}]), table_2)) == len(table_2.found)
+    assert provenance.behind(pd.DataFrame([{"step": 1, "seed": 0}]), table_2) == []
+    minutes = sum(record.provenance["seconds"] for _, record in provenance.behind(both, table_2)) / 60
+    words = provenance.told(provenance.behind(both, table_2), table_2)
+    assert words[:3] == ["4 runs of the preset cpu", "seeds 0, 1", f"{minutes:.0f} minutes"]
+
+
+def test_the_line_under_a_figure_names_source_numbers_drawing_and_command():
+    line = BeautifulSoup(provenance.origin("curves", "dense", ["a < b"], site="own").data, "html.parser")
+    assert [link["href"] for link in line.find_all("a")] == [
+        "_sources/dense.ipynb",
+        "own/dense/curves.csv",
+        "own/dense/curves.svg",
+    ]
+    assert "a < b" in line.text and line.find("code").text == "papermill book/dense.ipynb runs/dense.ipynb --cwd ."
+
+
+def test_a_notebook_is_named_at_the_commit_of_its_last_change(tmp_path):
+    git = lambda *words: subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True, text=True).stdout  # noqa: E731
+    (tmp_path / "book").mkdir()
+    notebook = tmp_path / "book/a.ipynb"
+    notebook.write_text("1")
+    assert edition._at("https://x", tmp_path, "a.ipynb") == ""
+    git("init", "--quiet")
+    git("add", ".")
+    git("-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "-m", "a")
+    commit = git("rev-parse", "HEAD").strip()
+    edition._commit.cache_clear()
+    assert edition._at("https://x", tmp_path, "a.ipynb") == f' at <a href="https://x/blob/{commit}/book/a.ipynb">{commit[:8]}</a>'
+    edition._commit.cache_clear()
+    notebook.write_text("2")
+    assert edition._at("https://x", tmp_path, "a.ipynb") == ""
+
+
+def test_costs_are_of_the_published_runs_and_of_an_estimate_for_the_rest(tmp_path):
+    runs = [record(cell.config) for cell in questions.cells("dense", presets.load("quick"))]
+    publication.publish(runs, tmp_path / "dense" / publication.FILE)
+    pd.DataFrame([cost.row(runs[0].config, 321.4)]).to_csv(tmp_path / cost.FILE, index=False)
+    rows = cost.costs("dense", tmp_path).set_index("preset")
+    assert list(rows.index) == list(presets.PRESETS) and (rows["hours"] > 0).all() and (rows["disk"] > 0).all()
+    assert rows.loc["quick", "hours"] == len(runs) / 3600 and rows.loc["paper", "hours"] > 20 * rows.loc["quick", "hours"]
+    assert rows.loc["quick", "measured"] == len(runs) and rows.loc["paper", "measured"] == 0
+    assert set(rows["memory"].dropna()) <= {321.0}
+    shown = cost.show("dense", tmp_path, "tbl-dense-costs").rows.set_index("preset")
+    assert shown.loc["paper", "memory"] == "not measured" and shown.loc["quick", "time on one core"].endswith("minutes")
+
+
+def test_memory_is_measured_on_the_largest_run_of_each_kind():
+    configs = [cell.config for cell in questions.cells("literature", presets.load("smoke"))]
+    kinds = cost.kinds(configs)
+    assert {cost._kind(config) for config in kinds} == {cost._kind(config) for config in configs}
+    assert all(config.epochs == 1 for config in kinds)
+    assert next(config for config in kinds if config.net == "dense").hidden == (1000, 1000, 1000)
+    dense = next(config for config in kinds if config.net == "dense")
+    assert 100 < cost.measure(dense) < 5000
+
+
+def test_every_rule_has_a_colour_of_its_own_and_shades_that_differ():
+    shades = {plots.shade(rule, layers) for rule in RULES for layers in plots.SHADES}
+    assert len(set(plots.COLOURS.values())) == len(RULES) and len(shades) == len(RULES) * len(plots.SHADES)
+    rows = pd.DataFrame({"network": ["a", "b", "c"], "rule": ["fa", "fa", "bp"], "asymmetric_layers": [2, 2, 0]})
+    found = plots.styles(rows, "network")
+    assert found["c"]["color"] == plots.shade("bp", 0) and found["a"] != found["b"] and found["a"]["ls"] == "-"
+
+
+def test_the_packed_book_holds_pages_and_data_with_their_checksums(tmp_path):
+    pages = tmp_path / "html"
+    (pages / "figures").mkdir(parents=True)
+    (pages / "index.html").write_text("<p>")
+    (pages / "figures/runs.parquet").write_bytes(b"\0\1")
+    target = tmp_path / "asym-book-1.zip"
+    parcel.pack(pages, target)
+    first = target.read_bytes()
+    parcel.pack(pages, target)
+    assert target.read_bytes() == first
+    with zipfile.ZipFile(target) as packed:
+        sums = dict(reversed(line.split("  ")) for line in packed.read("asym-book-1/SHA256SUMS").decode().splitlines())
+        assert {f"asym-book-1/{name}" for name in [*sums, "SHA256SUMS"]} == set(packed.namelist())
+        assert all(hashlib.sha256(packed.read(f"asym-book-1/{name}")).hexdigest() == digest for name, digest in sums.items())
+    assert {"html/index.html", "html/figures/runs.parquet", "data/fashion-mnist/train-images-idx3-ubyte.gz"} <= set(sums)
+    with pytest.raises(FileNotFoundError, match="built book"):
+        parcel.pack(tmp_path / "none", target)
+
+
+NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
+
+
+def test_every_notebook_installs_the_package_of_its_tag_on_colab_and_nothing_elsewhere(tmp_path, monkeypatch):
+    (source,) = {nbformat.read(path, 4).cells[1].source for path in NOTEBOOKS}
+    ran, went = [], []
+    monkeypatch.setattr(subprocess, "run", lambda command, check: ran.append(command))
+    monkeypatch.setattr("os.chdir", went.append)
+    exec(source, {})
+    assert ran == went == []
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    monkeypatch.setattr("os.path.exists", lambda path: False)
+    exec(source, {})
+    address = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    clone, install = ran
+    assert clone[clone.index("--branch") + 1] == f"v{asym.__version__}" and address in clone and went == [clone[-1]]
+    assert install[1:4] == ["-m", "pip", "install"] and install[-1] == ".[book]"
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem in questions.QUESTIONS], ids=lambda path: path.stem)
+def test_every_page_tells_its_parameters_and_costs(path):
+    code = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    told = {
+        cell.source: cell.outputs[0]["data"]["text/markdown"]
+        for cell in code
+        if cell.source in ("page.parameters()", "page.costs()")
+    }
+    settable = next(cell.source for cell in code if "parameters" in cell.metadata.get("tags", []))
+    names = re.findall(r"^(\w+) =", settable, flags=re.M)
+    assert re.findall(r"^\| (\S+) \|", told["page.parameters()"], flags=re.M)[2:] == [name.replace("_", r"\_") for name in names]
+    assert all(f"| {name} |" in told["page.costs()"] for name in presets.PRESETS)
+
+
+def test_the_workflows_name_what_exists():
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        jobs = yaml.safe_load(path.read_text())["jobs"]
+        commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+        assert commands or path.stem == "none"
+        made_here = {line.split(":")[0] for line in (ROOT / "Makefile").read_text().splitlines() if re.match(r"[\w/%.]+:", line)}
+        for target in re.findall(r"make (\w+)", "\n".join(commands)):
+            assert target in made_here, f"{path.name}: make {target}"
+
+
+def test_the_hooks_are_those_of_the_lock():
+    pins = dict(line.split("==") for line in (ROOT / "requirements.txt").read_text().splitlines() if "==" in line)
+    hooks = {
+        repo["repo"].rsplit("/", 1)[-1]: repo["rev"]
+        for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    }
+    assert hooks == {"ruff-pre-commit": f"v{pins['ruff']}", "nbstripout": pins["nbstripout"]}
+
+
+def test_every_figure_says_where_it_comes_from():
+    for path in NOTEBOOKS:
+        code = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+        figures = sum("mystnb" in cell.metadata for cell in code)
+        origins = [
+            output for cell in code for output in cell.outputs if 'class="provenance"' in json.dumps(output).replace('\\"', '"')
+        ]
+        assert len(origins) == figures, path.stem
