@@ -79,6 +79,21 @@ def test_every_internal_address_resolves(pages, html):
                 assert unquote(fragment) in targets[target], f"{path.name}: {address}"
 
 
+def test_every_table_of_ours_has_a_number_and_a_caption(articles):
+    seen = 0
+    for name, article in articles.items():
+        for table in article.find_all("table", class_="table"):
+            if "indextable" not in table["class"]:
+                seen += 1
+                assert table.find(class_="caption-number") and table.find(class_="caption-text").text.strip(), f"{name}: {table}"
+    assert seen > 50
+
+
+def test_the_page_to_print_holds_every_page(pages, articles, html):
+    titles = {heading.text for heading in pages[html / "print.html"].find_all(re.compile("^h[1-6]$"))}
+    assert {article.find("h1").text for article in articles.values()} <= titles
+
+
 def test_headings_are_in_order(articles):
     for name, article in articles.items():
         levels = [int(heading.name[1]) for heading in article.find_all(re.compile("^h[1-6]$"))]
