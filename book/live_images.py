@@ -17,8 +17,9 @@ TRAIN, TEST = 100, 30  # images of each class
 BLOCK = 3  # pixels; one of padding makes 28 ten threes
 GREYS = 16
 HEADER = """\
-// {train} training and {test} test images of Fashion-MNIST, shrunk to {side} x {side} pixels of {greys} greys: two a byte, the left one first,
-// as base64. Image n shows class n mod {classes}. Made by book/live_images.py from the files in asym/embedded, under their licence:
+// {train} training and {test} test images of Fashion-MNIST, shrunk to {side} x {side} pixels of {greys} greys: two a byte,
+// the left one first, as base64. Image n shows class n mod {classes}. Made by book/live_images.py from the files in
+// asym/embedded, under their licence:
 //
 {licence}
 "use strict";

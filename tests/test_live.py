@@ -1,4 +1,4 @@
-"""The page that trains in the browser: its mathematics is the package's, its data the package's images, and its controls do what they say."""
+"""The page that trains in the browser: its mathematics and its images are the package's, and its controls do what they say."""
 
 import importlib.util
 import math
@@ -26,7 +26,7 @@ INPUTS, CLASSES, WIDTH, N, STEPS, RATE = 6, 4, 7, 10, 4, 0.02
 
 # The nets of a rule, given what the reference gave them, after the same batches
 TRAINED = """({ sizes, rule, activation, weights, feedback, batches, rate }) => {
-    const { Net } = Live.network;
+    const { Net, accuracy } = Live.network;
     const net = new Net(sizes, { rule, activation, seed: "1" });
     net.layers.forEach((layer, l) => {
         layer.weight.set(weights[l]);
@@ -37,7 +37,7 @@ TRAINED = """({ sizes, rule, activation, weights, feedback, batches, rate }) => 
     const losses = batches.map((batch) => net.train(Float64Array.from(batch.images), batch.labels, rate));
     measures.push(net.measure(images, labels));
     const layers = net.layers.map(({ weight, feedback }) => ({ weight: [...weight], feedback: feedback && [...feedback] }));
-    return { layers, losses, measures, accuracy: net.accuracy(images, labels) };
+    return { layers, losses, measures, accuracy: accuracy(net.scores(images, labels.length), labels) };
 }"""
 
 
@@ -104,8 +104,8 @@ def test_the_tasks_are_what_they_say(mathematics):
 
 def test_an_epoch_shows_every_example_once(mathematics):
     seen = mathematics.evaluate("""() => {
-        const examples = { images: Float64Array.from({ length: 24 }, (_, i) => i), labels: Uint8Array.from({ length: 12 }, (_, n) => n) };
-        const batches = new Live.tasks.Batches(examples, 4, Live.network.stream("1", "order"));
+        const images = Float64Array.from({ length: 24 }, (_, i) => i), labels = Uint8Array.from({ length: 12 }, (_, n) => n);
+        const batches = new Live.tasks.Batches({ images, labels }, 4, Live.network.stream("1", "order"));
         return [...Array(6)].map(() => batches.next()).map(({ images, labels }) => [[...images], [...labels]]);
     }""")
     assert all(images == [x for n in labels for x in (2 * n, 2 * n + 1)] for images, labels in seen)
@@ -189,8 +189,11 @@ def test_what_the_page_offers_is_what_the_mathematics_has(mathematics):
 
 def test_every_rule_starts_from_the_same_glorot_weights(mathematics):
     drawn = mathematics.evaluate(
-        """(rules) => rules.map((rule) => new Live.network.Net([100, 40, 40, 10], { rule, activation: "relu", seed: "3" }).layers
-            .map(({ weight, feedback, inputs, outputs }) => ({ weight: [...weight], feedback: feedback && [...feedback], inputs, outputs })))""",
+        """(rules) => rules.map((rule) => {
+            const { layers } = new Live.network.Net([100, 40, 40, 10], { rule, activation: "relu", seed: "3" });
+            const listed = (values) => values && [...values];
+            return layers.map((layer) => ({ ...layer, weight: listed(layer.weight), feedback: listed(layer.feedback) }));
+        })""",
         list(KEYS),
     )
     nets_ = dict(zip(KEYS, drawn, strict=True))
@@ -250,3 +253,207 @@ def test_the_curves_keep_the_start_the_present_and_a_bounded_number_between(math
     assert lengths[:300] == list(range(1, 301)) and max(lengths) <= 302 and min(lengths[300:]) > 150
     gaps = {after - before for before, after in zip(steps[:-2], steps[1:-1], strict=True)}
     assert steps[0] == 0 and steps[-1] == 1999 and gaps == {8}
+
+
+# --- what the prose says --------------------------------------------------------------------------------------------------------
+
+DEEP = {"task": "clothing", "depth": 5, "activation": "relu"}
+SEEDS = ("1", "2", "3")
+
+
+def run(mathematics, rules, *steps, **settings):
+    """The two nets at each of these steps, the first of them before any."""
+    spans = [after - before for before, after in zip((0, *steps), steps, strict=False)]
+    return [sight["nets"] for sight in mathematics.evaluate(PAIR, [{"rules": rules, **settings}, spans])]
+
+
+def said(*texts):
+    prose = " ".join(PAGE.read_text().replace(MARKUP, "").split())
+    assert all(text in prose for text in texts), [text for text in texts if text not in prose]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_last_weight_turns_towards_its_feedback(mathematics, seed):
+    said("By step 500 both nets have more than 90 %", "layer 3 began near 90° and is below 70°")
+    said("layer 2 falls by a few degrees only", "less than 90° to it")
+    (_, before), (bp, fa) = run(mathematics, ["bp", "fa"], 500, seed=seed)
+    assert bp["accuracy"] > 0.9 and fa["accuracy"] > 0.9
+    assert abs(before["weight"][2] - 90) < 10 and fa["weight"][2] < 70
+    assert 0 < before["weight"][1] - fa["weight"][1] < 10
+    assert all(10 < angle < 90 for angle in fa["gradient"][:2])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_feedback_that_decays_becomes_the_weight(mathematics, seed):
+    said("By step 1000 both of its angles are below 20°", "they stop at more than 20°")
+    _, (kp, shared) = run(mathematics, ["kp", "shared_update"], 1000, seed=seed)
+    assert max(kp["weight"][1:]) < 20 < min(shared["weight"][1:])
+    assert max(kp["gradient"]) < 15
+
+
+@pytest.mark.parametrize("seed", SEEDS[:2])
+def test_five_random_matrices_in_a_row_are_slow_and_five_of_signs_are_not(mathematics, seed):
+    said("By step 200 net A has more than 70 %", "with `fa`, less than 50 %", "by step 200 it has more than 60 %")
+    _, (bp, fa) = run(mathematics, ["bp", "fa"], 200, seed=seed, **DEEP)
+    _, (usf, _) = run(mathematics, ["usf", "usf"], 200, seed=seed, **DEEP)
+    assert bp["accuracy"] > 0.7 and fa["accuracy"] < 0.5 and usf["accuracy"] > 0.6
+
+
+def test_the_sizes_in_the_prose_are_those_of_the_scripts(mathematics):
+    sizes = mathematics.evaluate("""() => {
+        const { pair, network, tasks: { TASKS: { spirals, clothing } } } = Live;
+        const count = ({ labels }) => labels.length;
+        return { hidden: pair.HIDDEN, batch: pair.BATCH, probe: pair.PROBE, decay: network.RULES.kp.decay, side: clothing.side,
+            points: count(spirals.train), train: count(clothing.train), test: count(clothing.test) };
+    }""")
+    assert sizes["probe"] == 100
+    said(
+        "first hundred training examples", f"{sizes['hidden']} units", f"{sizes['batch']} examples",
+        f"{sizes['points']} made points",
+        f"{sizes['train']:,} training and {sizes['test']} test images", f"{sizes['side']} × {sizes['side']} pixels",
+        f"decoupled weight decay of {sizes['decay']} for `kp`",
+    )  # fmt: skip
+    speeds = re.search(r'name="steps">(.*?)</select>', MARKUP, re.DOTALL)[1]
+    said("between two pictures: {}, {} or {}".format(*re.findall(r'value="(\d+)"', speeds)))
+
+
+# --- the page -------------------------------------------------------------------------------------------------------------------
+
+
+def step(page):
+    return int(page.inner_text("#live-count").removeprefix("step "))
+
+
+def pixels(page, name):
+    return page.evaluate("(id) => document.getElementById(id).toDataURL()", f"live-{name}")
+
+
+def numbers(page):
+    return page.eval_on_selector_all("td", "cells => cells.map((cell) => cell.textContent)")
+
+
+def moved(page, beyond):
+    page.wait_for_function("(n) => Number(document.getElementById('live-count').textContent.slice(5)) > n", arg=beyond)
+
+
+def test_the_keyboard_starts_pauses_steps_and_resets(page):
+    reached = []
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.name || document.activeElement.id"))
+    buttons = ["live-run", "live-step", "live-reset"]
+    assert reached[:11] == ["task", "depth", "activation", "rate", "steps", "seed", *buttons, "rule-a", "rule-b"]
+    first = numbers(page)
+    page.focus("#live-run")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Space")
+    assert page.inner_text("#live-run") == "Pause" and "Running at step 0" in page.inner_text("#live-status")
+    moved(page, 8)
+    page.keyboard.press("Enter")
+    paused = step(page)
+    assert page.inner_text("#live-run") == "Start" and f"Paused at step {paused}." in page.inner_text("#live-status")
+    page.focus("#live-step")
+    page.keyboard.press("Enter")
+    assert step(page) == paused + 1 and numbers(page) != first
+    page.focus("#live-reset")
+    page.keyboard.press("Enter")
+    assert step(page) == 0 and numbers(page) == first and "new" in page.inner_text("#live-status")
+
+
+def test_a_step_is_the_same_whether_made_alone_or_running(page):
+    page.click("#live-run")
+    moved(page, 8)
+    page.click("#live-run")
+    ran, count = numbers(page), step(page)
+    page.click("#live-reset")
+    for _ in range(count):
+        page.click("#live-step")
+    assert step(page) == count and numbers(page) == ran
+
+
+def test_a_change_starts_both_nets_anew_but_the_learning_rate_and_the_speed_do_not(page):
+    page.click("#live-step")
+    page.select_option("[name=rate]", "0.03")
+    page.select_option("[name=steps]", "16")
+    assert step(page) == 1
+    for name, value in (("task", "clothing"), ("depth", "5"), ("activation", "relu"), ("rule-b", "dfa")):
+        page.select_option(f"[name={name}]", value)
+        assert step(page) == 0, name
+        page.click("#live-step")
+    assert page.inner_text("#live-equation-b") == RULES["dfa"].equation
+    accuracy, loss, weight, gradient = (numbers(page)[row : row + 2] for row in (0, 2, 4, 6))
+    assert weight == [", ".join(["0°"] * 5), ", ".join(["none"] * 5)] and gradient[0] == weight[0]
+    assert all(text.endswith(" %") for text in accuracy) and all(float(text) > 0 for text in loss)
+    page.click("#live-run")
+    page.select_option("[name=rule-b]", "kp")  # while they run
+    moved(page, 0)
+    assert page.inner_text("#live-run") == "Pause"
+
+
+@pytest.mark.parametrize("seed", ["", "0", "1.5", "100000"])
+def test_a_seed_that_is_none_becomes_the_first(page, seed):
+    first = numbers(page)
+    page.fill("[name=seed]", "7")
+    page.keyboard.press("Tab")
+    assert numbers(page) != first
+    page.fill("[name=seed]", seed)
+    page.keyboard.press("Tab")
+    assert page.input_value("[name=seed]") == "1" and numbers(page) == first
+
+
+def test_every_picture_is_named_in_words_that_follow_it(page):
+    names = lambda: page.eval_on_selector_all("canvas[role=img]", "all => all.map((canvas) => canvas.getAttribute('aria-label'))")
+    before = names()
+    assert len(before) == page.locator("canvas").count() == 10
+    page.click("#live-step")
+    after = names()
+    assert all("step 0" in name for name in before) and all("step 1" in name for name in after)
+    cells = numbers(page)
+    for cell in cells:
+        assert any(cell in name for name in after), cell
+
+
+def test_pictures_take_the_colours_of_the_theme(page):
+    names = page.eval_on_selector_all("canvas", "all => all.map((canvas) => canvas.id.slice(5))")
+    light = {name: pixels(page, name) for name in names}
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    page.wait_for_function("(old) => document.getElementById('live-loss').toDataURL() !== old", arg=light["loss"])
+    assert all(pixels(page, name) != old for name, old in light.items())
+
+
+def luminance(colour):
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_lines_and_letters_stand_out_from_the_ground(page, theme):
+    page.evaluate("(theme) => { document.documentElement.dataset.theme = theme; }", theme)
+    colours = page.evaluate("Live.drawing.palette(document.getElementById('live-root'))")
+    ground = luminance(colours["ground"])
+    for colour in (colours["text"], *colours["nets"], *colours["classes"]):
+        brighter, darker = sorted((ground, luminance(colour)), reverse=True)
+        assert (brighter + 0.05) / (darker + 0.05) >= 4.5, colour
+
+
+def test_who_asks_for_less_motion_gets_few_pictures_and_all_steps(page):
+    count = """async () => {
+        const { drawing } = Live;
+        const { surface } = drawing;
+        let drawn = 0;
+        drawing.surface = (...all) => { drawn += 1; surface(...all); };
+        const start = performance.now();
+        document.getElementById("live-run").click();
+        await new Promise((done) => setTimeout(done, 2500));
+        drawing.surface = surface;
+        const seconds = (performance.now() - start) / 1000;
+        document.getElementById("live-run").click();
+        return [drawn / 2, seconds];
+    }"""
+    page.emulate_media(reduced_motion="reduce")
+    calm, seconds = page.evaluate(count)
+    assert 1 <= calm <= seconds + 1 and step(page) > 4 * (seconds + 1)
+    page.emulate_media(reduced_motion="no-preference")
+    lively, seconds = page.evaluate(count)
+    assert lively > seconds + 1

@@ -40,7 +40,8 @@
     const order = wanted.map((_, index) => index).sort((a, b) => wanted[a] - wanted[b]);
     const places = [...wanted];
     for (let i = 1; i < order.length; i++) places[order[i]] = Math.max(places[order[i]], places[order[i - 1]] + LABEL);
-    for (let i = order.length - 1, limit = lowest; i >= 0; i--, limit -= LABEL) places[order[i]] = Math.min(places[order[i]], limit);
+    for (let i = order.length - 1, limit = lowest; i >= 0; i--, limit -= LABEL)
+      places[order[i]] = Math.min(places[order[i]], limit);
     return places;
   }
 
@@ -75,7 +76,7 @@
     context.stroke();
   }
 
-  // steps: of the points. lines: [{ label, values, colour, dash: 0..4 }], a NaN is a gap. ticks: numbers of the y axis, from 0 up.
+  // steps: of the points. lines: [{ label, values, colour, dash: 0..4 }], NaN is a gap. ticks: numbers of the y axis, from 0 up.
   function curves(canvas, { steps, lines, ticks, unit = "" }, colours) {
     const { context, width, height } = fresh(canvas);
     const [right, bottom, top] = [width - MARGIN.right, height - MARGIN.bottom, ticks.at(-1)];
@@ -85,13 +86,20 @@
     axes(context, { x, y, ticks, unit, steps: steps.at(-1) }, colours, right);
     const xs = steps.map(x);
     const drawn = lines.filter(({ values }) => !Number.isNaN(values.at(-1)));
-    const labels = apart(drawn.map(({ values }) => y(Math.min(top, values.at(-1)))), bottom);
+    const labels = apart(
+      drawn.map(({ values }) => y(Math.min(top, values.at(-1)))),
+      bottom,
+    );
     context.lineWidth = 2;
     context.textBaseline = "middle";
     drawn.forEach(({ label, values, colour, dash }, index) => {
       context.strokeStyle = context.fillStyle = colour;
       context.setLineDash(DASHES[dash]);
-      line(context, xs, values.map((value) => y(Math.min(top, value))));
+      line(
+        context,
+        xs,
+        values.map((value) => y(Math.min(top, value))),
+      );
       context.fillText(label, right + 5, labels[index]);
     });
     context.setLineDash([]);

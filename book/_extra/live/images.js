@@ -1,5 +1,6 @@
-// 1000 training and 300 test images of Fashion-MNIST, shrunk to 10 x 10 pixels of 16 greys: two a byte, the left one first,
-// as base64. Image n shows class n mod 10. Made by book/live_images.py from the files in asym/embedded, under their licence:
+// 1000 training and 300 test images of Fashion-MNIST, shrunk to 10 x 10 pixels of 16 greys: two a byte,
+// the left one first, as base64. Image n shows class n mod 10. Made by book/live_images.py from the files in
+// asym/embedded, under their licence:
 //
 // The MIT License (MIT)
 //

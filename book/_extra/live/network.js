@@ -1,4 +1,4 @@
-// The mathematics: a dense net without biases that learns by one of six feedback rules, with the names and equations of the page "Method".
+// The mathematics: a dense net without biases that learns by one of six feedback rules, in the names of the page "Method".
 // A matrix is a Float64Array, row after row. N images, I inputs and O outputs of a layer, K classes.
 "use strict";
 
@@ -12,7 +12,7 @@
   };
 
   // path: the matrix F through which a layer sends the error back. B is fixed, or learned: then it takes every step of W.
-  // decay: the decoupled weight decay of W and of a learned B. direct: the error of the scores comes to the layer's input at once.
+  // decay: the decoupled weight decay of W and of a learned B. direct: the error of the scores comes straight to a layer's input.
   const RULES = {
     bp: { path: (layer) => layer.weight },
     fa: { path: (layer) => layer.feedback, feedback: "fixed" },
@@ -92,7 +92,7 @@
     return values;
   }
 
-  // The softmax's cross entropy. scores (N, K), labels (N) -> the mean loss, the images got right, and the error (N, K) at the scores.
+  // Cross entropy of the softmax. scores (N, K), labels (N) -> mean loss, how many are right, the error (N, K) at the scores.
   function crossEntropy(scores, labels, N, K) {
     const error = new Float64Array(N * K);
     let [loss, right] = [0, 0];
@@ -109,7 +109,12 @@
     return { loss, right, error };
   }
 
-  // The angle in degrees between two matrices taken as vectors; NaN where one is zero. By the chord of the unit vectors: exact near 0.
+  // The fraction of the rows of scores (N, K) that are largest at their label
+  function accuracy(scores, labels) {
+    return crossEntropy(scores, labels, labels.length, scores.length / labels.length).right / labels.length;
+  }
+
+  // The angle in degrees between two matrices taken as vectors; NaN where one is zero. Through the chord: exact near 0.
   function angle(a, b) {
     const norm = (v) => Math.sqrt(v.reduce((sum, x) => sum + x * x, 0));
     const [na, nb] = [norm(a), norm(b)];
@@ -155,7 +160,8 @@
       this.layers = sizes.slice(1).map((outputs, l) => new Layer(sizes[l], outputs, stream(seed, `weight ${l}`)));
       this.classes = sizes.at(-1);
       // the first layer sends no error back and has no B
-      if (this.rule.feedback) this.layers.slice(1).forEach((layer, l) => this.attachFeedback(layer, stream(seed, `feedback ${l + 1}`)));
+      if (this.rule.feedback)
+        this.layers.slice(1).forEach((layer, l) => this.attachFeedback(layer, stream(seed, `feedback ${l + 1}`)));
     }
 
     // B (O, I), or for direct feedback (K, I)
@@ -217,12 +223,6 @@
       return this.forward(images, N).at(-1).a;
     }
 
-    // The fraction of the images that get their label
-    accuracy(images, labels) {
-      const N = labels.length;
-      return crossEntropy(this.scores(images, N), labels, N, this.classes).right / N;
-    }
-
     // The mean loss; and in degrees, a number a layer: between W and F (NaN where no F has the shape of W, or none is used), and
     // between dW and the true gradient
     measure(images, labels) {
@@ -238,5 +238,5 @@
     }
   }
 
-  Live.network = { ACTIVATIONS, RULES, Net, angle, stream };
+  Live.network = { ACTIVATIONS, RULES, Net, accuracy, stream };
 })();

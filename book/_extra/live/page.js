@@ -2,9 +2,9 @@
 "use strict";
 
 (() => {
-  const { drawing, network, pair, tasks } = globalThis.Live;
+  const { drawing, pair } = globalThis.Live;
 
-  const BUDGET = 7; // milliseconds of work a frame: of 16 in all, the rest is for drawing and the browser
+  const BUDGET = 6; // milliseconds of work a frame: of 16 in all, the rest is for drawing and the browser
   const WORDS = 250; // milliseconds between two updates of numbers in words
   const CALM = 1000; // and between two pictures, where the visitor asks for less motion
   const NETS = ["a", "b"];
@@ -79,7 +79,10 @@
   function drawMatrices(net) {
     const { layers, rule } = now.nets[net];
     const { weight, inputs, outputs } = layers.at(-1);
-    const shown = [{ label: "W", values: weight }, { label: "F", values: rule.path(layers.at(-1)) }];
+    const shown = [
+      { label: "W", values: weight },
+      { label: "F", values: rule.path(layers.at(-1)) },
+    ];
     drawing.matrices(find(`matrices-${NETS[net]}`), { shown, rows: outputs, columns: inputs }, colours);
   }
 
@@ -118,15 +121,18 @@
       };
       for (const [measure, text] of Object.entries(said)) find(`said-${measure}-${name}`).textContent = text;
       const title = `net ${name.toUpperCase()} (${rules()[net]}), step ${step}`;
-      const seen = now.task.greys ? "A hundred test images, those taken for another class struck out" : "The two spirals on the decision surface";
+      const seen = now.task.greys
+        ? "A hundred test images, the wrong ones crossed out"
+        : "The two spirals on the decision surface";
       label(`picture-${name}`, `${seen}: ${title}, ${said.accuracy} of the test set right`);
-      label(`matrices-${name}`, `The last layer's W and F as two rows of coloured cells: ${title}, angle ${degrees(weight.at(-1))}`);
-      label(`weight-${name}`, `Curves of the angle between W and F: ${title}, from the second layer up ${said.weight}`);
-      label(`gradient-${name}`, `Curves of the angle between update and gradient: ${title}, from the first layer up ${said.gradient}`);
+      label(`matrices-${name}`, `The cells of the last W and F: ${title}, angle ${degrees(weight.at(-1))}`);
+      label(`weight-${name}`, `Angle between W and F: ${title}, from layer 2 up ${said.weight}`);
+      label(`gradient-${name}`, `Angle between update and gradient: ${title}, from layer 1 up ${said.gradient}`);
     });
-    const both = (measure) => NETS.map((name) => `net ${name.toUpperCase()} ${find(`said-${measure}-${name}`).textContent}`).join(", ");
-    label("accuracy", `Curves of the test accuracy, step ${step}: ${both("accuracy")}`);
-    label("loss", `Curves of the loss, step ${step}: ${both("loss")}`);
+    const both = (measure) =>
+      NETS.map((name) => `net ${name.toUpperCase()} ${find(`said-${measure}-${name}`).textContent}`).join(", ");
+    label("accuracy", `Test accuracy up to step ${step}: ${both("accuracy")}`);
+    label("loss", `Loss up to step ${step}: ${both("loss")}`);
   }
 
   function announce(event) {

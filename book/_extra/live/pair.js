@@ -3,13 +3,13 @@
 
 (() => {
   const Live = (globalThis.Live ??= {});
-  const { Net, stream } = Live.network;
+  const { Net, accuracy, stream } = Live.network;
   const { TASKS, Batches, first } = Live.tasks;
 
   const HIDDEN = 32; // units of a hidden layer
   const BATCH = 40;
   const PROBE = 100; // the first training examples, on which angles and loss are taken
-  const PIECE = 300; // inputs painted at a time
+  const PIECE = 100; // inputs at a time
   const KEPT = 300; // sights in the curves
 
   // settings: { task, depth, activation, seed, rules: two keys }
@@ -37,28 +37,28 @@
       yield* this.look();
     }
 
-    // Adds a sight, { step, nets: for each { accuracy, loss, weight, gradient } } with the test set's accuracy and the probe's loss;
-    // and sets scores, for each net those of what is shown.
+    // Adds a sight, { step, nets: for each { accuracy, loss, weight, gradient } } with the test accuracy, the rest is the probe's.
+    // Sets scores, for each net those of what is shown.
     *look() {
       const sight = { step: this.nets[0].steps, nets: [] };
       const scores = [];
+      const { test, shown } = this.task;
       for (const net of this.nets) {
-        const accuracy = net.accuracy(this.task.test.images, this.task.test.labels);
+        const tested = yield* this.scored(net, test.images);
+        sight.nets.push({ accuracy: accuracy(tested, test.labels), ...net.measure(this.probe.images, this.probe.labels) });
         yield;
-        sight.nets.push({ accuracy, ...net.measure(this.probe.images, this.probe.labels) });
-        yield;
-        scores.push(yield* this.painted(net));
+        scores.push(yield* this.scored(net, shown));
       }
       this.scores = scores;
       this.keep(sight);
     }
 
-    // The scores (M, K) of what is shown
-    *painted(net) {
-      const { shown, inputs, classes } = this.task;
-      const scores = new Float64Array((shown.length / inputs) * classes);
-      for (let at = 0; at * inputs < shown.length; at += PIECE) {
-        const piece = shown.subarray(at * inputs, (at + PIECE) * inputs);
+    // images (M, I) -> their scores (M, K)
+    *scored(net, images) {
+      const { inputs, classes } = this.task;
+      const scores = new Float64Array((images.length / inputs) * classes);
+      for (let at = 0; at * inputs < images.length; at += PIECE) {
+        const piece = images.subarray(at * inputs, (at + PIECE) * inputs);
         scores.set(net.scores(piece, piece.length / inputs), at * classes);
         yield;
       }
