@@ -11,6 +11,7 @@ from filelock import FileLock
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def without_network():
@@ -41,3 +42,17 @@ def _build(folder):
     done = subprocess.run(command, cwd=making, capture_output=True, text=True)
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr  # unknown settings too
     making.rename(folder)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium; ends with the module, since playwright leaves an event loop running in this thread."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed (Debian: apt install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        yield browser
+        browser.close()
