@@ -9,6 +9,7 @@ import numpy as np
 
 from asym._formats import DataError, read_bounded, tar_member
 from asym._published import File, Layout, Source
+from asym.checks import is_whole
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # train images, train labels, test images, test labels
 WAY_OUT = "delete it and download it again, or accept unverified data (--unverified-data, Config(unverified_data=True))"
@@ -105,8 +106,8 @@ def standins_note(place: Path, train: int, test: int) -> str:
     """What is known of an unverified copy: the images that its `standins.json` lists, numbered over training then test."""
     try:
         listed = json.loads(read_bounded(place / "standins.json", 2**20))
-        known = set(listed) <= set(range(train + test))
-    except (DataError, ValueError, TypeError):
+        known = isinstance(listed, list) and all(is_whole(k, 0, train + test - 1) for k in listed)
+    except (DataError, ValueError, RecursionError):
         known = False
     if not known:
         return f"unverified copy ({place.name})"

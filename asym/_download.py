@@ -9,6 +9,7 @@ from asym._published import Download
 
 RETRIES = 3
 CHUNK = 2**16  # bytes
+LARGEST = 2**28  # bytes of a download; the largest published file has 170 million
 
 
 def fetch(downloads: tuple[Download, ...]) -> Path:
@@ -56,9 +57,12 @@ def resume(url: str, output_file: str, pooch, check_only: bool = False) -> None:
 
 
 def _write(response, part: Path, done: int) -> None:
-    """Write the response after the first `done` bytes of the part."""
+    """Write the response after the first `done` bytes of the part; ValueError, and no part, for more than any file has."""
     with open(part, "ab" if done else "wb") as file, _progress(response, part, done) as bar:
         for chunk in response.iter_content(CHUNK):
+            if file.tell() + len(chunk) > LARGEST:
+                part.unlink()
+                raise ValueError(f"more than the {LARGEST} bytes that a published file can have")
             file.write(chunk)
             if bar is not None:
                 bar.update(len(chunk))

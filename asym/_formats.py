@@ -4,12 +4,15 @@ import gzip
 import io
 import math
 import pickle
+import pickletools
 import struct
 import tarfile
 import zlib
 from pathlib import Path
 
 import numpy as np
+
+MEMO = 2**17  # places in a pickle's memo; CIFAR-100's use some 50,000
 
 
 class DataError(Exception):
@@ -19,9 +22,11 @@ class DataError(Exception):
 def read_bounded(path: Path, limit: int) -> bytes:
     """The content of a file, unpacked if it ends in .gz or .tgz.
 
-    At most `limit` bytes are ever unpacked: a longer file raises DataError, as does one that cannot be read.
+    At most `limit` bytes are ever unpacked: a longer file raises DataError, as does one that cannot be read, or is no plain file.
     """
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
+            raise DataError(f"{path}: is not a plain file")
         with gzip.open(path) if path.suffix in (".gz", ".tgz") else open(path, "rb") as file:
             data = file.read(limit + 1)
     except (OSError, EOFError, zlib.error) as error:
@@ -35,14 +40,26 @@ def tar_member(archive: bytes, member: str, limit: int) -> bytes:
     """The content of the one regular file called `member` in a tar archive; nothing is written to disk."""
     try:
         with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
-            entry = tar.getmember(member)
+            entry = _entry(tar, member)
             if not entry.isreg() or entry.size > limit:  # links are not followed
                 raise DataError(f"{member}: is not a plain file of at most {limit} bytes")
             return tar.extractfile(entry).read()
     except KeyError as error:
         raise DataError(f"{member}: missing") from error
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
         raise DataError(f"{member}: damaged archive ({error})") from error
+
+
+def _entry(tar: tarfile.TarFile, member: str) -> tarfile.TarInfo:
+    """The last entry of this name, as tar has it. One that says to go back in the archive could be read for ever."""
+    found, reached = None, -1
+    for entry in tar:
+        if entry.offset <= reached:
+            raise DataError(f"{member}: damaged archive (an entry lies before the last one)")
+        found, reached = (entry if entry.name == member else found), entry.offset
+    if found is None:
+        raise KeyError(member)
+    return found
 
 
 # Decoders: (data, count, shape, classes) -> (images (count, *shape) or None, labels (count,) or None)
@@ -72,6 +89,7 @@ def decode_binary(data: bytes, count: int, shape: tuple[int, ...], classes: int)
 def decode_pickle(data: bytes, count: int, shape: tuple[int, ...], classes: int):
     """CIFAR python version: a pickled dict with `data` (count, pixels) and `labels` or `fine_labels`."""
     try:
+        _check_memo(data)
         batch = _Plain(io.BytesIO(data), encoding="bytes").load()
         batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
         labels = batch["fine_labels" if classes == 100 else "labels"]
@@ -81,6 +99,13 @@ def decode_pickle(data: bytes, count: int, shape: tuple[int, ...], classes: int)
     if type(labels) is not list or len(labels) != count or not all(type(k) is int and 0 <= k < classes for k in labels):
         raise DataError(f"needs {count} labels in 0..{classes - 1}")
     return pixels.reshape(count, *shape), np.array(labels, np.int64)
+
+
+def _check_memo(data: bytes) -> None:
+    """A place far out in the memo would make the unpickler lay out all the memory before it."""
+    places = [place for code, place, _ in pickletools.genops(data) if code.name in ("PUT", "BINPUT", "LONG_BINPUT")]
+    if max(places, default=0) >= MEMO:
+        raise ValueError(f"memo of {max(places)} places, expected less than {MEMO}")
 
 
 def checked(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -128,9 +128,10 @@ def merge(folder: Path) -> None:
         raise typer.BadParameter(str(error)) from None
     for ours, theirs in merged.differ:
         ends = (f"{100 * record.epochs[-1]['test_accuracy']:.2f} % on {record.provenance['device']}" for record in (ours, theirs))
-        console.print("{}: yours stays, {}; theirs {}".format(ours.config.hash, *ends), soft_wrap=True)
+        console.print("{}: yours stays, {}; theirs {}".format(ours.config.hash, *ends), soft_wrap=True, markup=False)
     for path, reason in merged.refused.items():
-        console.print(f"{path}: refused, {reason}", soft_wrap=True, markup=False)
+        name = str(path).encode(errors="backslashreplace").decode()  # a name need not be text
+        console.print(f"{name}: refused, {reason}", soft_wrap=True, markup=False)
     counts = (
         f"{len(merged.new)} runs new, {len(merged.alike)} alike, {len(merged.differ)} differ, {len(merged.refused)} files refused"
     )

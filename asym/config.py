@@ -3,11 +3,11 @@
 import dataclasses
 import hashlib
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from asym.checks import expect, is_number, is_whole
 from asym.nets import ACTIVATIONS, POGGIO_CHANNELS, POOLINGS
 from asym.rules import find
 
@@ -17,6 +17,7 @@ LOSSES = ("ce", "hinge")
 OPTIMIZERS = ("adam", "sgd", "nesterov")
 PRECISIONS = ("fp32", "bf16")
 WHOLE = {"epochs": 1, "batch": 1, "seed": 0, "subset": 1, "test_subset": 1, "validation": 0, "pretrained": 0}  # and the least
+BELOW = " and < 2**63"
 OPTIONAL = ("subset", "test_subset")
 NUMBERS = ("lr", "weight_decay", "l2", "dropout", "clip_value", "clip_norm", "clip_weight")
 
@@ -73,14 +74,17 @@ class Config:
     def __post_init__(self):
         for name in ("hidden", "rules", "frozen"):
             value = getattr(self, name)
-            _check(name, value, not isinstance(value, str) and isinstance(value, Sequence), "a sequence")
+            text = isinstance(value, str | bytes | bytearray | memoryview)  # a sequence of numbers to Python, not to a reader
+            expect(name, value, isinstance(value, Sequence) and not text, "a sequence")
             object.__setattr__(self, name, tuple(value))
         self._check_values()
-        object.__setattr__(self, "frozen", tuple(sorted(set(self.frozen))))
+        object.__setattr__(self, "hidden", tuple(map(int, self.hidden)))
+        object.__setattr__(self, "frozen", tuple(sorted(set(map(int, self.frozen)))))
         self._check_combinations()
-        for name in NUMBERS:  # 1 and 1.0 are one config and must have one hash
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, float(getattr(self, name)))
+        for names, kind in ((NUMBERS, float), (WHOLE, int)):  # 1, 1.0 and numpy's 1 are one config and must have one hash
+            for name in names:
+                if getattr(self, name) is not None:
+                    object.__setattr__(self, name, kind(getattr(self, name)))
 
     @property
     def layers(self) -> int:
@@ -106,7 +110,10 @@ class Config:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Config":
-        """The config of a dictionary; ValueError lists the names that are not fields."""
+        """The config of a dictionary; ValueError for what is no mapping by names, and for names that are not fields."""
+        expect(
+            "config", fields, isinstance(fields, Mapping) and all(isinstance(name, str) for name in fields), "a mapping of fields"
+        )
         unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             allowed = ", ".join(field.name for field in dataclasses.fields(cls))
@@ -123,57 +130,52 @@ class Config:
             ("optimizer", OPTIMIZERS),
             ("precision", PRECISIONS),
         ):
-            _check(name, getattr(self, name), getattr(self, name) in allowed, f"one of {', '.join(allowed)}")
+            value = getattr(self, name)
+            expect(name, value, isinstance(value, str) and value in allowed, f"one of {', '.join(allowed)}")
         for name in ("unverified_data", "tied_start", "clip_feedback"):
-            _check(name, getattr(self, name), isinstance(getattr(self, name), bool), "true or false")
+            expect(name, getattr(self, name), isinstance(getattr(self, name), bool), "true or false")
         for name, least in WHOLE.items():
             value = getattr(self, name)
-            _check(name, value, (name in OPTIONAL and value is None) or _whole(value, least), f"a whole number >= {least}")
+            expect(
+                name, value, (name in OPTIONAL and value is None) or is_whole(value, least), f"a whole number >= {least}{BELOW}"
+            )
         for name in ("hidden", "frozen"):
             least = 1 if name == "hidden" else 0
-            _check(name, getattr(self, name), all(_whole(v, least) for v in getattr(self, name)), f"whole numbers >= {least}")
+            expect(
+                name,
+                getattr(self, name),
+                all(is_whole(v, least) for v in getattr(self, name)),
+                f"whole numbers >= {least}{BELOW}",
+            )
         for name in ("lr", "clip_value", "clip_norm", "clip_weight"):
             value = getattr(self, name)
-            _check(name, value, (name != "lr" and value is None) or _number(value) and value > 0, "a number > 0")
+            expect(name, value, (name != "lr" and value is None) or is_number(value) and value > 0, "a number > 0")
         for name in ("weight_decay", "l2", "dropout"):
-            _check(name, getattr(self, name), _number(getattr(self, name)) and getattr(self, name) >= 0, "a number >= 0")
-        _check("dropout", self.dropout, self.dropout < 1, "a probability in [0, 1)")
+            expect(name, getattr(self, name), is_number(getattr(self, name)) and getattr(self, name) >= 0, "a number >= 0")
+        expect("dropout", self.dropout, self.dropout < 1, "a probability in [0, 1)")
 
     def _check_combinations(self) -> None:
         dense = self.net == "dense"
-        _check("hidden", self.hidden, dense or not self.hidden, f"empty with net={self.net!r}, whose widths are given")
-        _check("pooling", self.pooling, not dense or self.pooling == "average", "left out with net='dense'")
+        expect("hidden", self.hidden, dense or not self.hidden, f"empty with net={self.net!r}, whose widths are given")
+        expect("pooling", self.pooling, not dense or self.pooling == "average", "left out with net='dense'")
         fits = self.subset is None or self.batch <= self.subset - self.validation
         held = f" - validation={self.validation}" if self.validation else ""
-        _check("batch", self.batch, fits, f"at most subset={self.subset}{held}")
-        _check("tied_start", self.tied_start, not self.tied_start or self.net == "poggio_untied", "false with tied nets")
-        _check("rules", self.rules, len(self.rules) == self.layers, f"one rule for each of the net's {self.layers} layers")
+        expect("batch", self.batch, fits, f"at most subset={self.subset}{held}")
+        expect("tied_start", self.tied_start, not self.tied_start or self.net == "poggio_untied", "false with tied nets")
+        expect("rules", self.rules, len(self.rules) == self.layers, f"one rule for each of the net's {self.layers} layers")
         rules = [find(rule) for rule in self.rules]
-        _check("rules", self.rules, self.rules[0] == "bp", "'bp' for the first layer, which sends nothing back")
-        _check("frozen", self.frozen, set(self.frozen) < set(range(self.layers)), f"some of the layers 0..{self.layers - 1}")
+        expect("rules", self.rules, self.rules[0] == "bp", "'bp' for the first layer, which sends nothing back")
+        expect("frozen", self.frozen, set(self.frozen) < set(range(self.layers)), f"some of the layers 0..{self.layers - 1}")
         decay = "> 0 with rule kp, which is the decay of W and B" if any(r.needs_decay for r in rules) else None
-        _check("weight_decay", self.weight_decay, decay is None or self.weight_decay > 0, decay)
+        expect("weight_decay", self.weight_decay, decay is None or self.weight_decay > 0, decay)
         shared = "shared_update" in self.rules and self.weight_decay > 0
-        _check("weight_decay", self.weight_decay, not shared, "0 with rule shared_update: with decay it is rule kp")
-        _check("pretrained", self.pretrained, not (dense and self.pretrained), "0 with net='dense': it is a convolution's")
-        _check("pretrained", self.pretrained, not self.pretrained or 0 in self.frozen, "used with frozen=(0, ...)")
+        expect("weight_decay", self.weight_decay, not shared, "0 with rule shared_update: with decay it is rule kp")
+        expect("pretrained", self.pretrained, not (dense and self.pretrained), "0 with net='dense': it is a convolution's")
+        expect("pretrained", self.pretrained, not self.pretrained or 0 in self.frozen, "used with frozen=(0, ...)")
         learns = any(r.store for r in rules) and self.clip_weight is not None
-        _check("clip_feedback", self.clip_feedback, not self.clip_feedback or learns, "used with clip_weight and a rule with B")
+        expect("clip_feedback", self.clip_feedback, not self.clip_feedback or learns, "used with clip_weight and a rule with B")
 
 
 def last(rule: str, count: int, layers: int) -> tuple[str, ...]:
     """The original's R notation: the rule on the last `count` of `layers` layers, backpropagation below."""
     return ("bp",) * (layers - count) + (rule,) * count
-
-
-def _check(name: str, value: Any, holds: bool, allowed: str | None) -> None:
-    if not holds:
-        raise ValueError(f"{name} must be {allowed}; got {value!r}")
-
-
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

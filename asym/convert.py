@@ -1,11 +1,12 @@
 """Gives an existing torch model a feedback rule, keeping its weights."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from asym.checks import expect
 from asym.layers import Conv2d, Linear
 from asym.network import Network
 from asym.rules import find
@@ -26,8 +27,10 @@ def convert(
     they are, and so does every subclass of the two (attention's projections among them, which torch calls without their forward).
     A layer used in several places stays one layer. The first layer's B is never used if its input needs no gradient. "dfa" needs
     the whole path to the logits: the model must be an nn.Sequential, the layer one of its steps, example_input a batch for it.
-    ValueError for an unknown rule or layer name, for a model without such layers, and for dfa elsewhere or without example_input.
+    ValueError for what is no model, rule, generator or tensor, for an unknown rule or layer name, for a model without such layers
+    or with one whose weights are not real floating numbers, and for dfa elsewhere or without example_input.
     """
+    _check(model, rule, generator, example_input)
     model = copy.deepcopy(model)
     found = {name: module for name, module in model.named_modules() if type(module) in LAYERS}
     rules = dict.fromkeys(found, rule) if isinstance(rule, str) else rule
@@ -46,6 +49,15 @@ def convert(
     network = Network(*_flatten(model), example_input=example_input, generator=generator)
     network.training = model.training
     return network
+
+
+def _check(model, rule, generator, example_input) -> None:
+    expect("model", type(model).__name__, isinstance(model, nn.Module), "a torch.nn.Module")
+    named = isinstance(rule, Mapping) and all(isinstance(name, str) for name in rule)
+    expect("rule", rule, isinstance(rule, str) or named, "a rule's key, or a mapping of layer names to keys")
+    expect("generator", generator, generator is None or isinstance(generator, torch.Generator), "a torch.Generator or None")
+    kind = type(example_input).__name__
+    expect("example_input", kind, example_input is None or isinstance(example_input, Tensor), "a tensor or None")
 
 
 def _with_rule(layer: nn.Module, rule: str, generator: torch.Generator | None) -> nn.Module:

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
-from torch.nn.modules.utils import _pair
 
-from asym import gemm, untied
+from asym import gemm, shapes, untied
 
 Pair = tuple[int, int]
 
@@ -140,16 +139,29 @@ def _pads(padding: int | Pair | str, kernel: Pair, stride: Pair, dilation: Pair)
         return [total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2]
     if isinstance(padding, str):
         raise ValueError(f"padding must be an int, a pair, 'same' or 'valid'; got {padding!r}")
-    top, left = _pair(padding)
+    top, left = shapes.pair("padding", padding, 0)
     return [left, left, top, top]
+
+
+def _grouped(x: Tensor, of_group: float, out: int, groups: int) -> None:
+    """An input of as many channels as the weight's groups have, and groups that divide the output's; of_group: in/groups."""
+    shapes.whole("groups", groups)
+    shapes.axes("x", x, (3, 4), "(N, in, H, W) or (in, H, W)", 3)
+    shapes.fits("x", x, (*x.shape[:-3], of_group * groups, *x.shape[-2:]), "(..., in, H, W)")
+    if out % groups:
+        raise ValueError(f"groups must divide the {out} output channels; got {groups}")
 
 
 def linear(x: Tensor, weight: Tensor, feedback: Tensor | None, bias: Tensor | None = None) -> Tensor:
     """y = x W' + b, and dx = e F (Lillicrap et al. 2016): forward with the weight, backward through the feedback.
 
     x (..., I), weight and feedback (O, I), bias (O,) -> (..., O). feedback None is backpropagation. A feedback that requires
-    a gradient gets the weight's. ValueError if feedback and weight differ in shape.
+    a gradient gets the weight's. ValueError unless they are real floating tensors that fit each other.
     """
+    shapes.floating("feedback", "bias", x=x, weight=weight, feedback=feedback, bias=bias)
+    shapes.axes("weight", weight, (2,), "(out, in)", 2)
+    shapes.fits("x", x, (*x.shape[:-1], weight.shape[1]), "(..., in)")
+    shapes.fits("bias", bias, weight.shape[:1], "(out,)")
     if feedback is None:
         return gemm.linear(x, weight, bias)
     _match(weight, feedback)
@@ -170,10 +182,15 @@ def conv2d(
     """y = conv(x, W) + b, and dx = conv'(e, F): a convolution whose transpose uses the feedback.
 
     x (N, C, H, W), weight and feedback (O, C/groups, kh, kw), bias (O,) -> (N, O, H', W'). feedback None is backpropagation.
-    ValueError if feedback and weight differ in shape, or padding='same' meets a stride.
+    ValueError unless they are real floating tensors that fit each other and the geometry, or if padding='same' meets a stride.
     """
-    stride, dilation = _pair(stride), _pair(dilation)
+    shapes.floating("feedback", "bias", x=x, weight=weight, feedback=feedback, bias=bias)
+    shapes.axes("weight", weight, (4,), "(out, in/groups, height, width)", 4)
+    stride, dilation = shapes.pair("stride", stride), shapes.pair("dilation", dilation)
+    _grouped(x, weight.shape[1], weight.shape[0], groups)
+    shapes.fits("bias", bias, weight.shape[:1], "(out,)")
     left, right, top, bottom = _pads(padding, weight.shape[2:], stride, dilation)
+    shapes.windows((x.shape[-2] + top + bottom, x.shape[-1] + left + right), weight.shape[2:], stride, dilation)
     if (left, top) != (right, bottom):
         x, left, top = F.pad(x, (left, right, top, bottom)), 0, 0
     if feedback is None:
@@ -201,17 +218,23 @@ def untied_conv2d(
     """y[p] = patch_p(x) W[p] + b[p]: a convolution with a kernel of its own at every output position p (locally connected).
 
     x (N, C, H, W), weight and feedback (P, C/groups * kh * kw, O) with P = H' * W' in row-major order, bias (O, H', W')
-    -> (N, O, H', W'). feedback None is backpropagation. ValueError if feedback and weight differ in shape, or P does not fit x.
+    -> (N, O, H', W'). feedback None is backpropagation. ValueError unless they are real floating tensors that fit each other and
+    the geometry.
     """
+    shapes.floating("feedback", "bias", x=x, weight=weight, feedback=feedback, bias=bias)
+    shapes.axes("weight", weight, (3,), "(positions, in/groups * kh * kw, out)", 3)
     if feedback is not None:
         _match(weight, feedback)
-    kernel_size, stride, dilation = _pair(kernel_size), _pair(stride), _pair(dilation)
+    kernel_size, stride = shapes.pair("kernel_size", kernel_size), shapes.pair("stride", stride)
+    dilation, taps = shapes.pair("dilation", dilation), kernel_size[0] * kernel_size[1]
+    _grouped(x, weight.shape[1] / taps, weight.shape[2], groups)
     x, weight, feedback = _autocast(x, weight, feedback)
     unbatched = x.dim() == 3
     x = x[None] if unbatched else x
     left, right, top, bottom = _pads(padding, kernel_size, stride, dilation)
     padded = x.shape[2] + top + bottom, x.shape[3] + left + right
-    size = [(padded[a] - dilation[a] * (kernel_size[a] - 1) - 1) // stride[a] + 1 for a in (0, 1)]
+    size = shapes.windows(padded, kernel_size, stride, dilation)
+    shapes.fits("bias", bias, (weight.shape[2], *size), "(out, H', W')")
     if weight.shape[0] != size[0] * size[1]:
         raise ValueError(f"weight holds {weight.shape[0]} positions; an input of this size has {size[0]} x {size[1]}")
     geometry = *x.shape[1:], weight.shape[2], *size, *kernel_size, *stride, *dilation, top, left, groups
@@ -223,8 +246,12 @@ def untied_conv2d(
 def direct_feedback(logits: Tensor, hidden: Tensor, feedback: Tensor) -> Tensor:
     """Returns the logits unchanged; in the backward pass hidden receives e B (Nokland 2016).
 
-    logits (N, K), hidden (N, ...) with M elements a row, feedback (K, M). ValueError if the shapes do not fit.
+    logits (N, K), hidden (N, ...) with M elements a row, feedback (K, M). ValueError unless they are real floating tensors on one
+    device whose shapes fit.
     """
+    shapes.floating(logits=logits, hidden=hidden, feedback=feedback)
+    shapes.axes("logits", logits, (2,), "(N, K)", 1)
+    shapes.fits("hidden", hidden, (*logits.shape[:1], *hidden.shape[1:]), "(N, ...)")
     expected = (logits.shape[-1], hidden.shape[1:].numel())
     if tuple(feedback.shape) != expected:
         raise ValueError(f"feedback must have shape (logits, hidden elements) = {expected}; got {tuple(feedback.shape)}")

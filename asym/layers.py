@@ -5,13 +5,40 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.utils import _pair
 
-from asym import functional
+from asym import functional, shapes
+from asym.checks import expect, in_short
 from asym.rules import find
 
 MIRROR_RATE = 0.01  # B moves a hundredth of the way to W a step: a time constant of one CIFAR epoch at batch 500
 MIRROR_SAMPLES = 128
+
+
+def _check_options(bias, device, dtype, rule, generator) -> None:
+    """What every layer takes beside its sizes."""
+    expect("bias", bias, isinstance(bias, bool), "True or False")
+    expect("dtype", dtype, dtype is None or dtype in shapes.REAL, shapes.DTYPES)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, TypeError, AssertionError) as error:  # of a torch without CUDA
+        raise ValueError(f"device must be one that torch has here; got {in_short(device)} ({error})") from None
+    find(rule)
+    _check_generator(generator)
+
+
+def _check_generator(generator) -> None:
+    expect("generator", generator, generator is None or isinstance(generator, torch.Generator), "a torch.Generator or None")
+
+
+def _check_convolution(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode) -> None:
+    """What torch.nn.Conv2d takes but does not look at before its first input."""
+    for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
+        shapes.whole(name, value)
+    for name, value in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)):
+        shapes.pair(name, value)
+    if not isinstance(padding, str):
+        shapes.pair("padding", padding, 0)
+    expect("padding_mode", padding_mode, isinstance(padding_mode, str), "a name")
 
 
 class FeedbackLayer(nn.Module):
@@ -24,8 +51,12 @@ class FeedbackLayer(nn.Module):
     rule: str
 
     def attach_feedback(self, rule: str, generator: torch.Generator | None = None) -> None:
-        """Gives the layer its rule, and B (drawn by the generator) where the rule has one."""
+        """Gives the layer its rule, and B (drawn by the generator) where the rule has one; ValueError for what is none, and for a
+        weight that is not of real floating point or has no element."""
         store = find(rule).store
+        _check_generator(generator)
+        shapes.floating(weight=self.weight)
+        expect("weight", tuple(self.weight.shape), self.weight.numel() > 0, "of a shape that has elements")
         self.rule = rule
         feedback = None if store is None else torch.empty_like(self.weight, requires_grad=False)
         if store == "parameter":
@@ -92,10 +123,13 @@ class Linear(FeedbackLayer, nn.Linear):
     """y = x W' + b whose error returns as e F: torch.nn.Linear with a feedback rule (Lillicrap et al. 2016).
 
     weight and feedback (out, in). W starts as in torch, B is Glorot-uniform and drawn by `generator` (None: torch's global one).
-    Input (..., in) -> (..., out). ValueError for an unknown rule.
+    Input (..., in) -> (..., out). ValueError for an argument or an input that it cannot have, an unknown rule among them.
     """
 
     def __init__(self, in_features, out_features, bias=True, device=None, dtype=None, *, rule="bp", generator=None):
+        shapes.whole("in_features", in_features)
+        shapes.whole("out_features", out_features)
+        _check_options(bias, device, dtype, rule, generator)
         super().__init__(in_features, out_features, bias, device, dtype)
         self.attach_feedback(rule, generator)
 
@@ -118,7 +152,8 @@ class Conv2d(FeedbackLayer, nn.Conv2d):
     """A convolution whose error returns through the transpose of F: torch.nn.Conv2d with a feedback rule.
 
     weight and feedback (out, in/groups, kh, kw). W starts as in torch, B is Glorot-uniform and drawn by `generator` (None:
-    torch's global one). Input (N, in, H, W) -> (N, out, H', W'). ValueError for an unknown rule.
+    torch's global one). Input (N, in, H, W) -> (N, out, H', W'). ValueError for an argument or an input that it cannot have, an
+    unknown rule among them.
     """
 
     def __init__(
@@ -138,6 +173,8 @@ class Conv2d(FeedbackLayer, nn.Conv2d):
         rule="bp",
         generator=None,
     ):
+        _check_convolution(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode)
+        _check_options(bias, device, dtype, rule, generator)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
         )
@@ -151,6 +188,8 @@ class Conv2d(FeedbackLayer, nn.Conv2d):
     def operate(self, x: Tensor, weight: Tensor, feedback: Tensor | None, bias: Tensor | None = None) -> Tensor:
         padding = self.padding
         if self.padding_mode != "zeros":
+            shapes.axes("input", x, (3, 4), "(N, in, H, W) or (in, H, W)", 3)
+            shapes.paddable(self.padding_mode, self._reversed_padding_repeated_twice, x.shape[-2:])
             x, padding = F.pad(x, self._reversed_padding_repeated_twice, self.padding_mode), (0, 0)
         return functional.conv2d(x, weight, feedback, bias, self.stride, padding, self.dilation, self.groups)
 
@@ -169,8 +208,8 @@ class UntiedConv2d(FeedbackLayer):
     Takes torch.nn.Conv2d's arguments and `input_size`, the input's (height, width). weight and feedback (P, in/groups * kh * kw,
     out), P = H' * W' output positions in row-major order; bias (out, H', W'). W and bias start as torch.nn.Conv2d's would, B is
     Glorot-uniform (fan-in in/groups * kh * kw, fan-out out * kh * kw), drawn by `generator` (None: torch's global one).
-    Input (N, in, H, W) -> (N, out, H', W'). ValueError for an unknown rule, groups that do not divide the channels, or an input
-    of another size.
+    Input (N, in, H, W) -> (N, out, H', W'). ValueError for an argument that it cannot have (an unknown rule), and for an input of
+    another size.
     """
 
     def __init__(
@@ -191,6 +230,8 @@ class UntiedConv2d(FeedbackLayer):
         rule="bp",
         generator=None,
     ):
+        _check_convolution(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode)
+        _check_options(bias, device, dtype, rule, generator)
         super().__init__()
         # a kernel's shape, its padding and every check of them are those of the tied layer
         tied = nn.Conv2d(
@@ -201,7 +242,8 @@ class UntiedConv2d(FeedbackLayer):
         self.kernel_size, self.stride, self.dilation = tied.kernel_size, tied.stride, tied.dilation
         self.padding, self.padding_mode = padding, padding_mode
         self._pads = tied._reversed_padding_repeated_twice
-        self.input_size = _pair(input_size)
+        self.input_size = shapes.pair("input_size", input_size)
+        shapes.paddable(padding_mode, self._pads, self.input_size)
         self.output_size = self._output_size()
         positions, taps = math.prod(self.output_size), in_channels // groups * math.prod(self.kernel_size)
         factory = {"device": device, "dtype": dtype}
@@ -216,12 +258,7 @@ class UntiedConv2d(FeedbackLayer):
         return self.input_size[0] + top + bottom, self.input_size[1] + left + right
 
     def _output_size(self) -> tuple[int, int]:
-        sizes = []
-        for size, k, s, d in zip(self._padded_size, self.kernel_size, self.stride, self.dilation, strict=True):
-            sizes.append((size - d * (k - 1) - 1) // s + 1)
-        if min(sizes) < 1:
-            raise ValueError(f"input_size {self.input_size} is smaller than the kernel {self.kernel_size} with its padding")
-        return tuple(sizes)
+        return tuple(shapes.windows(self._padded_size, self.kernel_size, self.stride, self.dilation))
 
     @property
     def fans(self) -> tuple[int, int]:
@@ -259,6 +296,7 @@ class UntiedConv2d(FeedbackLayer):
         return self.out_channels, self.in_channels // self.groups, *self.kernel_size
 
     def operate(self, x: Tensor, weight: Tensor, feedback: Tensor | None, bias: Tensor | None = None) -> Tensor:
+        shapes.floating(input=x)
         if tuple(x.shape[-3:]) != (self.in_channels, *self.input_size):
             raise ValueError(
                 f"input must end in (channels, height, width) = {(self.in_channels, *self.input_size)}; got {tuple(x.shape)}"
@@ -290,11 +328,15 @@ class UntiedConv2d(FeedbackLayer):
 class DirectFeedback(nn.Module):
     """Joins a hidden output to the logits for direct feedback alignment: logits unchanged, hidden receives e B (Nokland 2016).
 
-    feedback (outputs, hidden elements), fixed, Glorot-uniform, drawn by `generator` (None: torch's global one).
+    feedback (outputs, hidden elements), fixed, Glorot-uniform, drawn by `generator` (None: torch's global one). ValueError for
+    sizes or inputs that it cannot have.
     """
 
     def __init__(self, hidden_elements: int, outputs: int, generator: torch.Generator | None = None):
         super().__init__()
+        shapes.whole("hidden_elements", hidden_elements)
+        shapes.whole("outputs", outputs)
+        _check_generator(generator)
         bound = math.sqrt(6 / (hidden_elements + outputs))
         self.register_buffer("feedback", torch.empty(outputs, hidden_elements).uniform_(-bound, bound, generator=generator))
 
@@ -304,7 +346,9 @@ class DirectFeedback(nn.Module):
 
 def between_steps(model: nn.Module, generator: torch.Generator | None = None) -> None:
     """Moves every B that its rule moves outside the backward pass (brsf redraws it, mirror trains it): call it after each
-    optimiser step. The generator draws the new matrices and the noise."""
+    optimiser step. The generator draws the new matrices and the noise; ValueError for what is no model or no generator."""
+    expect("model", type(model).__name__, isinstance(model, nn.Module), "a torch.nn.Module")
+    _check_generator(generator)
     for module in model.modules():
         if isinstance(module, FeedbackLayer):
             move = find(module.rule).between_steps

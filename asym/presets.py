@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from asym.cells import Cell
+from asym.checks import expect, is_whole
 from asym.config import NETS, Config
 
 FOLDER = Path(__file__).parent / "presets"
@@ -36,6 +37,7 @@ class Preset:
     questions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self):
+        expect("preset", self.preset, isinstance(self.preset, str), "a name")
         _mapping("nets", self.nets, SCALE, NETS)
         _mapping("questions", self.questions, SCALE + SELECTION)
         for values in (self._base(), *self.nets.values(), *self.questions.values()):
@@ -85,8 +87,8 @@ class Preset:
     def _check(self, scale: dict[str, Any]) -> None:
         """Config knows what it allows."""
         seeds = scale["seeds"]
-        if not (isinstance(seeds, list | tuple) and seeds and all(seeds.count(s) == 1 for s in seeds)):
-            raise ValueError(f"seeds must be a list of different whole numbers; got {seeds!r}")
+        sound = isinstance(seeds, list | tuple) and seeds and all(is_whole(s, 0) for s in seeds)
+        expect("seeds", seeds, sound and len(set(seeds)) == len(seeds), "a list of different whole numbers")
         data = {"dataset": self.dataset, "unverified_data": self.unverified_data}
         data |= {name: scale[name] for name in ("subset", "test_subset")}
         defaults = {"epochs": 1, "batch": Config.batch, "precision": Config.precision}
@@ -100,8 +102,7 @@ def load(preset: str, **overrides: Any) -> Preset:
 
     ValueError lists the presets, or the parameters, that exist.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}; got {preset!r}")
+    expect("preset", preset, isinstance(preset, str) and preset in PRESETS, f"one of {', '.join(PRESETS)}")
     allowed = [f.name for f in fields(Preset)]
     unknown = sorted(set(overrides) - set(allowed))
     if unknown:
@@ -115,13 +116,13 @@ def load(preset: str, **overrides: Any) -> Preset:
 def _mapping(name: str, value: Any, allowed: tuple[str, ...], names: tuple[str, ...] | None = None) -> None:
     """A mapping of mappings with the allowed names."""
     sound = isinstance(value, Mapping) and all(isinstance(own, Mapping) and set(own) <= set(allowed) for own in value.values())
-    if not (sound and (names is None or set(value) <= set(names))):
-        of = f"for {', '.join(names)}" if names else "by question"
-        raise ValueError(f"{name} must give values {of}, of {', '.join(allowed)}; got {value!r}")
+    of = f"for {', '.join(names)}" if names else "by question"
+    named = sound and all(isinstance(key, str) and (names is None or key in names) for key in value)
+    expect(name, value, named, f"values {of}, of {', '.join(allowed)}")
     for own in value.values():
-        for key in SELECTION:
-            if key in own and not (isinstance(own[key], list | tuple) and own[key]):
-                raise ValueError(f"{key} must be a list; got {own[key]!r}")
+        for key in own.keys() & set(SELECTION):
+            listed = isinstance(own[key], list | tuple) and own[key] and all(isinstance(entry, str) for entry in own[key])
+            expect(key, own[key], listed, "a list of names")
 
 
 def _read(path: Path) -> dict[str, Any]:

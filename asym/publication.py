@@ -9,13 +9,16 @@ from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from asym import presets
 from asym.cells import Cell
+from asym.checks import expect, in_short
 from asym.config import Config
 from asym.measures import MEASURES
 from asym.questions import QUESTIONS, cells
-from asym.results import SPLIT_COLUMN, Record, whole
+from asym.results import Record, whole
+from asym.soundness import SPLIT_COLUMN, check_kinds
 
 LEVELS = ("quick", "cpu", "bf16", "paper")  # from the smallest
 FILE = "runs.parquet"
@@ -38,18 +41,27 @@ def publish(records: Iterable[Record], path: Path) -> None:
 
 
 def published(path: Path) -> list[Record]:
-    """The runs of a published Parquet file; an empty list where there is none."""
+    """The runs of a published Parquet file; an empty list where there is none. ValueError names a file that is not one."""
     if not path.exists():
         return []
-    records = []
-    for _, rows in pd.read_parquet(path).groupby("run", sort=True):
-        first = rows.iloc[0]
-        config = Config.from_dict(json.loads(first["config"]))
-        common = ["run", "config", "diverged", "provenance"]
-        columns = rows.drop(columns=common if config.validation else [*common, SPLIT_COLUMN], errors="ignore")
-        epochs = [{k: _floats(v) if k in MEASURES else v for k, v in row.items()} for row in columns.to_dict("records")]
-        records.append(Record(config, epochs, bool(first["diverged"]), json.loads(first["provenance"])))
-    return records
+    try:
+        if not path.is_file():
+            raise ValueError("not a file")
+        return [_record(run, rows) for run, rows in pd.read_parquet(path).groupby("run", sort=True)]
+    except (pa.ArrowException, OSError, KeyError, TypeError, AttributeError, RecursionError, ValueError) as error:
+        raise ValueError(f"{path}: not a file of published runs ({in_short(str(error))[1:-1]})") from error
+
+
+def _record(run: str, rows: pd.DataFrame) -> Record:
+    first = rows.iloc[0]
+    config = Config.from_dict(json.loads(first["config"]))
+    expect("run", run, run == config.hash, config.hash)
+    common = ["run", "config", "diverged", "provenance"]
+    columns = rows.drop(columns=common if config.validation else [*common, SPLIT_COLUMN], errors="ignore")
+    epochs = [{k: _floats(v) if k in MEASURES else v for k, v in row.items()} for row in columns.to_dict("records")]
+    record = Record(config, epochs, bool(first["diverged"]), json.loads(first["provenance"]))
+    check_kinds(record)
+    return record
 
 
 def _floats(values: Iterable[float | None]) -> list[float]:

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from asym.cells import Cell
+from asym.checks import in_short
 from asym.config import Config
 from asym.measures import MEASURES
+from asym.soundness import COLUMNS, SPLIT_COLUMN, check
 
 SCHEMA = 1
-COLUMNS = ("epoch", "train_loss", "train_accuracy", "test_accuracy", "seconds")
-PROVENANCE = {"seconds": (int, float), "device": str, "threads": int, "commit": str, "torch": str, "data_note": str}  # at least
 LARGEST = 2**24  # bytes of a record; 300 epochs of five layers take 0.2 MB
-SPLIT_COLUMN = "validation_accuracy"  # of runs that hold images out, and of no others
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,8 @@ class Store:
         """Takes over the records of another store that this one lacks; nothing of a file is executed.
 
         A run that both have stays as it is here; it is alike where every number but the time it took is equal. A file that is not
-        a sound record of a finished run is refused with the reason. NotADirectoryError for a folder that is none.
+        a sound record of a finished run is refused with the reason: one line, cut short. NotADirectoryError for a folder that is
+        none.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -96,9 +96,9 @@ class Store:
         for path in sorted(folder.glob("*.json")):
             try:
                 theirs = _sound(path)
-                _check(theirs)
+                check(theirs)
             except (OSError, ValueError) as error:
-                merged.refused[path] = str(error)
+                merged.refused[path] = in_short(str(error))[1:-1]
                 continue
             ours = self.load(theirs.config)
             if ours is None:
@@ -127,12 +127,14 @@ class Store:
 
 def _sound(path: Path) -> Record:
     """The record of a file; ValueError, or OSError, where it is not one."""
-    if path.exists() and not path.is_file():
+    if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
         raise ValueError("not a file")
-    if path.exists() and path.stat().st_size > LARGEST:
-        raise ValueError(f"{path.stat().st_size} bytes, more than the {LARGEST} that a record can have")
+    with path.open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"more than the {LARGEST} bytes that a record can have")
     try:
-        record = _parse(path.read_text())
+        record = _parse(content.decode())
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"not a record: {error!r}") from None
     if record.config.hash != path.stem:
@@ -159,8 +161,20 @@ def _dump(record: Record) -> str:
     return json.dumps(body | {"sha256": _digest(body)}, allow_nan=False)
 
 
+def _unlike_json(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON's")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, each of whose names stands once: which of two counts would be the reader's choice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
 def _parse(text: str) -> Record:
-    body = json.loads(text)
+    body = json.loads(text, parse_constant=_unlike_json, object_pairs_hook=_once)
     digest = body.pop("sha256")
     if body["schema"] != SCHEMA:
         raise ValueError(f"schema {body['schema']}, expected {SCHEMA}")
@@ -173,36 +187,6 @@ def _parse(text: str) -> Record:
         raise ValueError(f"lacks {', '.join(missing)}")
     epochs = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return Record(config, epochs, body["diverged"], body["provenance"])
-
-
-def _check(record: Record) -> None:
-    """ValueError where a record's parts are not of their kinds or do not tell of a whole run: its file may come from anywhere."""
-    config, epochs = record.config, record.epochs
-    _expect("diverged", record.diverged, isinstance(record.diverged, bool), "true or false")
-    numbers = [row["epoch"] for row in epochs]
-    last = config.epochs if not record.diverged else min(len(epochs) - 1, config.epochs)
-    _expect("epoch", numbers, bool(epochs) and numbers == list(range(last + 1)), f"0 to {last}, one row each")
-    for row in epochs:
-        for name, value in row.items():
-            kind = f"a list of {config.layers} numbers" if name in MEASURES else "a number"
-            _expect(name, value, _is_measure(value, config.layers) if name in MEASURES else _is_number(value), kind)
-    _expect("provenance", record.provenance, isinstance(record.provenance, dict), "a mapping")
-    for name, kind in PROVENANCE.items():
-        value = record.provenance.get(name)
-        _expect(f"provenance {name}", value, isinstance(value, kind) and not isinstance(value, bool), "of its kind")
-
-
-def _expect(name: str, value: Any, holds: bool, allowed: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} must be {allowed}; got {str(value)[:80]}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_measure(value: Any, layers: int) -> bool:
-    return isinstance(value, list) and len(value) == layers and all(map(_is_number, value))
 
 
 def _digest(body: dict[str, Any]) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from asym.checks import expect
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
@@ -97,6 +99,5 @@ RULES = {
 
 def find(rule: str) -> Rule:
     """The table's entry for a rule's key; ValueError lists the keys."""
-    if rule not in RULES:
-        raise ValueError(f"rule must be one of {', '.join(RULES)}; got {rule!r}")
+    expect("rule", rule, isinstance(rule, str) and rule in RULES, f"one of {', '.join(RULES)}")
     return RULES[rule]

@@ -24,6 +24,7 @@ DECIDING = (
     "nets.py",
     "network.py",
     "rules.py",
+    "shapes.py",
     "stacked.py",
     "train.py",
     "untied.cpp",

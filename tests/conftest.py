@@ -1,6 +1,8 @@
 """One thread: the tests' tensors are small, and two threads of one process wait for each other when the machine is busy."""
 
+import ipaddress
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +22,25 @@ def without_network():
     alone = ["unshare", "--map-root-user", "--net"]
     allowed = shutil.which("unshare") and subprocess.run([*alone, "true"], capture_output=True).returncode == 0
     return alone if allowed else []
+
+
+@pytest.fixture(autouse=True)
+def no_network(request, monkeypatch):
+    """A connection beyond this machine fails at once, but in tests that are marked `network`."""
+    if request.node.get_closest_marker("network"):
+        return
+
+    def local(connect):
+        def guarded(sock, address):
+            host = address[0] if isinstance(address, tuple) else ""  # a socket of the file system has a path
+            if host not in ("", "localhost") and not ipaddress.ip_address(host).is_loopback:
+                raise PermissionError(f"a test may not connect to {host}")
+            return connect(sock, address)
+
+        return guarded
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, local(getattr(socket.socket, name)))
 
 
 @pytest.fixture(scope="session")

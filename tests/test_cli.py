@@ -219,12 +219,17 @@ def test_all_questions_are_run_seed_by_seed(monkeypatch):
 
 
 def test_merging_tells_what_it_did(tmp_path):
+    def sound(record):
+        """With shares that are shares."""
+        halves = {name: [0.5] * record.config.layers for name in ("sign_agreement", "idle")}
+        return replace(record, epochs=[row | halves for row in record.epochs])
+
     configs = [cell.config for cell in cells("dense", load("quick"))][:3]
     theirs = Store(tmp_path / "theirs")
     for config in configs:
-        theirs.save(made_up(config))
-    Store().save(made_up(configs[0]))
-    Store().save(made_up(configs[1], 0.25))
+        theirs.save(sound(made_up(config)))
+    Store().save(sound(made_up(configs[0])))
+    Store().save(sound(made_up(configs[1], 0.25)))
     code, out, err = asym("merge", str(theirs.folder))
     assert (code, err) == (0, "") and "1 runs new, 1 alike, 1 differ, 0 files refused" in out
     assert f"{configs[1].hash}: yours stays, 25.00 % on made up; theirs 50.00 % on made up" in out

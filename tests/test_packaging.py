@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tomllib
@@ -115,6 +116,15 @@ def test_ci_script_is_executable():
     script = ROOT / ".ci/run"
     assert os.access(script, os.X_OK)
     subprocess.run(["bash", "-n", script], check=True)
+
+
+@pytest.mark.parametrize("address", [("192.0.2.1", 80), ("2001:db8::1", 80, 0, 0)])
+def test_no_test_reaches_beyond_this_machine(address):
+    """Addresses that are kept for documents, so that nothing is asked even if the guard fails."""
+    family = socket.AF_INET if len(address) == 2 else socket.AF_INET6
+    with socket.socket(family) as sock, pytest.raises(PermissionError, match=f"may not connect to {address[0]}"):
+        sock.settimeout(1)
+        sock.connect(address)
 
 
 def test_no_file_names_a_path_of_one_machine():

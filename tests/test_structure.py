@@ -227,7 +227,7 @@ def test_noncontiguous_input_changes_nothing(rule, kind):
     ("arguments", "message"),
     [
         ({"rule": "feedback"}, "rule must be one of bp, fa, .*; got 'feedback'"),
-        ({"kernel_size": 9}, r"input_size \(5, 6\) is smaller than the kernel \(9, 9\)"),
+        ({"kernel_size": 9}, r"kernel_size must be within the padded input \(5, 6\) .*; got \(9, 9\)"),
         ({"groups": 3}, "in_channels must be divisible by groups"),
         ({"padding": "same", "stride": 2}, "padding='same' is not supported for strided"),
         ({"padding": "full"}, "Invalid padding string 'full'"),

@@ -1,0 +1,33 @@
+"""What every public boundary asks of a value; a value that is refused is named with what is allowed and what was given."""
+
+import sys
+from numbers import Integral
+from typing import Any
+
+LARGEST = 2**63 - 1  # of the whole numbers that torch, JSON's readers and Parquet take
+SHOWN = 300  # characters of a refused value
+
+
+def expect(name: str, value: Any, holds: bool, allowed: str | None) -> None:
+    """ValueError "name must be allowed; got value" unless it holds."""
+    if not holds:
+        raise ValueError(f"{name} must be {allowed}; got {in_short(value)}")
+
+
+def is_whole(value: Any, least: int, most: int = LARGEST) -> bool:
+    """Whether a value is a whole number in least..most; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and least <= value <= most
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number that a float can hold; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def in_short(value: Any) -> str:
+    """A value as a message shows it: cut short, and by its class where it has no text (a whole number of 5,000 digits)."""
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"{type(value).__name__} without a text"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -1,0 +1,53 @@
+"""On a GPU: what the CPU gives, within rounding, and the same twice."""
+
+from dataclasses import replace
+
+import pytest
+import reference
+import torch
+
+from asym.config import Config, last
+from asym.rules import RULES
+from asym.train import train
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+RUN = Config(subset=300, test_subset=100, hidden=(12, 10), rules=last("fa", 2, 3), batch=50, epochs=2)
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch):
+    """Full fp32 products, on this file's own copy of the data."""
+    monkeypatch.delenv("ASYM_DATA", raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+
+
+@pytest.mark.parametrize("kind", reference.KINDS)
+@pytest.mark.parametrize("rule", RULES)
+def test_a_layer_gives_what_it_gives_on_the_cpu(rule, kind):
+    layer, x = reference.layer(kind, rule), reference.images(kind)
+    found = []
+    for device in ("cpu", "cuda"):
+        layer, x = layer.to(device), x.detach().to(device).requires_grad_()
+        layer.zero_grad()
+        y = layer(x)
+        y.backward(reference.draw(*y.shape, seed=7).to(y))
+        found.append([t if t is None else t.cpu() for t in (y.detach(), x.grad, layer.weight.grad.clone())])
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            torch.testing.assert_close(theirs, ours, rtol=1e-9, atol=1e-9)  # both in float64
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_short_run_ends_where_it_ends_on_the_cpu(rule):
+    run = replace(RUN, rules=last(rule, 2, 3), weight_decay=0.1 if RULES[rule].needs_decay else 0.0)
+    ours, theirs = train(run), train(run, device="cuda")
+    for a, b in zip(ours.epochs[1:], theirs.epochs[1:], strict=True):
+        assert b["train_loss"] == pytest.approx(a["train_loss"], rel=2e-3)
+        assert b["test_accuracy"] == pytest.approx(a["test_accuracy"], abs=0.021)  # two images of the hundred
+
+
+def test_two_runs_are_the_same_to_the_last_bit():
+    first, second = ([{**row, "seconds": 0} for row in train(RUN, device="cuda").epochs] for _ in range(2))
+    assert repr(first) == repr(second)
