@@ -4,9 +4,11 @@ import hashlib
 import json
 import math
 import os
+import time
+import uuid
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ COLUMNS = ("epoch", "train_loss", "train_accuracy", "test_accuracy", "seconds")
 PROVENANCE = {"seconds": (int, float), "device": str, "threads": int, "commit": str, "torch": str, "data_note": str}  # at least
 LARGEST = 2**24  # bytes of a record; 300 epochs of five layers take 0.2 MB
 SPLIT_COLUMN = "validation_accuracy"  # of runs that hold images out, and of no others
+ABANDONED = 86_400  # seconds after which a temporary file's writer is taken to have been killed
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,28 @@ class Merged:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside the path, which takes its place when the block ends well, and is removed otherwise."""
+    """A temporary path beside the path, which takes its place when the block ends well, and is removed otherwise.
+
+    Its name is no other writer's, on whatever machine.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    with suppress(OSError):  # not every system can: there a power cut may take the last runs
+        _settle(path.parent)
+
+
+def _settle(folder: Path) -> None:
+    """Waits until the folder's names are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Store:
@@ -73,6 +90,20 @@ class Store:
     def load(self, config: Config) -> Record | None:
         """The config's record; None where there is none, or where it is damaged (a warning names it: it will be run again)."""
         return self._read(self.path(config))
+
+    def has(self, config: Config) -> bool:
+        """Whether there is a sound record of the config; of a damaged one this says nothing."""
+        try:
+            return bool(_sound(self.path(config)))
+        except (FileNotFoundError, ValueError):
+            return False
+
+    def sweep(self) -> None:
+        """Removes the temporary files, a day old, of writers that were killed."""
+        for path in self.folder.glob("*.tmp"):
+            with suppress(FileNotFoundError):  # another sweeps too
+                if time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()
 
     def _read(self, path: Path) -> Record | None:
         try:
