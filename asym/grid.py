@@ -169,7 +169,6 @@ def run(
     to it, and awaited. Raises data.DataError before the first run if a data set is missing or damaged; RuntimeError, after all
     the others, for runs that failed, naming the first.
     """
-    store.sweep()
     wanted = list(dict.fromkeys(configs))
     missing = [config for config in wanted if store.load(config) is None]
     for name, unverified in {(config.dataset, config.unverified_data) for config in missing}:
@@ -239,7 +238,9 @@ def _drain(pool: Executor, queue: Queue, running: dict[Future, Task], window: in
                 raise
         while queue.found:
             yield queue.found.popleft(), None
-        if queue.put_off and not running:
+        if not running:
+            if not queue.put_off:
+                continue
             queue.tell()
         ended = _wait(running, min(deadline - time.monotonic(), PAUSE if queue.put_off else math.inf))
         lost = {future for future in ended if future.cancelled() or isinstance(future.exception(), BrokenExecutor)}

@@ -79,6 +79,7 @@ class Queue:
         self.waiting, self.store, self.holds = deque(tasks), store, holds
         self.put_off: deque[Task] = deque()
         self.found: deque[Config] = deque()  # stored by another grid since this one looked
+        self._leftovers = store.leftovers()
         self._lost: Counter[Task] = Counter()
         self._again, self._told = 0.0, False
 
@@ -127,4 +128,6 @@ class Queue:
             self.holds.drop(config)
             self.found.append(config)
             return False
+        for path in self._leftovers.pop(config.hash, ()):  # no grid writes this run now
+            path.unlink(missing_ok=True)
         return True

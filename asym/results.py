@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import os
-import time
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator
@@ -22,7 +21,6 @@ COLUMNS = ("epoch", "train_loss", "train_accuracy", "test_accuracy", "seconds")
 PROVENANCE = {"seconds": (int, float), "device": str, "threads": int, "commit": str, "torch": str, "data_note": str}  # at least
 LARGEST = 2**24  # bytes of a record; 300 epochs of five layers take 0.2 MB
 SPLIT_COLUMN = "validation_accuracy"  # of runs that hold images out, and of no others
-ABANDONED = 86_400  # seconds after which a temporary file's writer is taken to have been killed
 
 
 @dataclass(frozen=True)
@@ -98,12 +96,12 @@ class Store:
         except (FileNotFoundError, ValueError):
             return False
 
-    def sweep(self) -> None:
-        """Removes the temporary files, a day old, of writers that were killed."""
+    def leftovers(self) -> dict[str, list[Path]]:
+        """The temporary files by their run's hash: of writers at work, or that were killed."""
+        found: dict[str, list[Path]] = {}
         for path in self.folder.glob("*.tmp"):
-            with suppress(FileNotFoundError):  # another sweeps too
-                if time.time() - path.stat().st_mtime > ABANDONED:
-                    path.unlink()
+            found.setdefault(path.name.split(".")[0], []).append(path)
+        return found
 
     def _read(self, path: Path) -> Record | None:
         try:

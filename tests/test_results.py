@@ -6,7 +6,6 @@ import json
 import math
 import os
 import subprocess
-import time
 from dataclasses import replace
 
 import pytest
@@ -175,16 +174,6 @@ def test_two_writers_of_one_run_are_not_in_each_others_way(store, made, monkeypa
         for path, record in ((one, made[0]), (other, replace(made[0], diverged=True))):
             path.write_text(results._dump(record))
     assert names(store.folder) == [f"{BP.hash}.json"] and not store.load(BP).diverged  # the last to end
-
-
-def test_what_a_killed_writer_left_is_swept_after_a_day(store, made):
-    store.save(made[0])
-    for name, age in (("old", 2 * 86_400), ("young", 3600)):
-        path = store.folder / f"{FA.hash}.{name}.tmp"
-        path.write_text("half a rec")
-        os.utime(path, (time.time() - age,) * 2)
-    store.sweep()
-    assert names(store.folder) == sorted([f"{BP.hash}.json", f"{FA.hash}.young.tmp"])
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------------------
