@@ -17,11 +17,10 @@ from dataclasses import replace
 
 import psutil
 import pytest
-import yaml
 from made import record as made_up
 from typer.testing import CliRunner
 
-from asym import gemm, grid, holds, presets, train
+from asym import gemm, grid, holds, train
 from asym.cli import app
 from asym.config import Config
 from asym.data import DataError
@@ -33,7 +32,7 @@ TINY = Config(subset=500, hidden=(8,), rules=("bp", "fa"))
 GRID = [replace(TINY, seed=seed, rules=("bp", rule)) for seed in (0, 1) for rule in ("bp", "fa", "shared_update")]
 LONG = replace(TINY, epochs=100_000)  # hours
 BAD = replace(TINY, subset=70_000)  # more than there are: this run raises
-SMOKE, QUICK = ([cell.config for cell in cells("dense", load(preset))] for preset in ("smoke", "quick"))
+QUICK = [cell.config for cell in cells("dense", load("quick"))]
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +62,7 @@ def undisturbed():
     """What each config's record must hold: trained here, in order, without a grid."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("ASYM_DATA", raising=False)
-        return {config: numbers(grid.perform(config)) for config in GRID + SMOKE[:10] + QUICK}
+        return {config: numbers(grid.perform(config)) for config in GRID + QUICK}
 
 
 def same_as(undisturbed, store, configs):
@@ -189,28 +188,6 @@ def test_local_processes_survive_the_death_of_one(store, undisturbed):
     assert {record.provenance["threads"] for record in records} == {1}
     assert {record.provenance["matrix_products"] for record in records} == {gemm.library()}
     assert [numbers(record) for record in records] == [numbers(grid.perform(config)) for config in configs]
-
-
-def test_a_dask_cluster_of_processes(store, undisturbed, monkeypatch, tmp_path):
-    """A scheduler and a worker process on the loopback, reached by its address alone, as --scheduler does."""
-    distributed = pytest.importorskip("distributed")
-    monkeypatch.setenv("ASYM_RUNS", str(store.folder))
-    monkeypatch.setenv("ASYM_GEMM", gemm.library())
-    half = yaml.safe_load((presets.FOLDER / "smoke.yaml").read_text()) | {"seeds": [0]}
-    monkeypatch.setattr(presets, "FOLDER", tmp_path)
-    (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(half))
-    local = {"n_workers": 1, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
-    with distributed.LocalCluster(**local, processes=True) as cluster:
-        assert cluster.scheduler_address.startswith("tcp://127.0.0.1:")
-        command = ["run", "dense", "--preset", "smoke", "--scheduler", cluster.scheduler_address]
-        done = CliRunner().invoke(app, command)
-        assert done.exit_code == 0, done.output
-        assert "10 runs made, 0 there before, 0 left" in done.output
-        with distributed.Client(cluster.scheduler_address) as client:
-            with pytest.raises(RuntimeError, match="1 runs failed, the others are stored.*70000"):
-                grid.run([BAD, GRID[0]], store, executor=client.get_executor())
-    assert same_as(undisturbed, store, [*SMOKE[:10], GRID[0]])
-    assert {record.provenance["threads"] for record in store.records()} == {1}
 
 
 # --- what fails -----------------------------------------------------------------------------------------------------------------
