@@ -24,7 +24,7 @@ from asym.questions import cells
 from asym.results import Store
 
 TINY_PRESET = {"preset": "smoke", "dataset": "fashion_mnist", "subset": 500, "test_subset": 500, "batch": 50, "epochs": 5}
-TINY_PRESET |= {"seeds": [0, 1]}
+TINY_PRESET |= {"seeds": [0]}
 
 
 @pytest.fixture(autouse=True)
@@ -85,15 +85,15 @@ def test_a_cluster_loses_a_worker_gains_one_and_waits_for_a_slow_one(store, clus
         joined = lambda: len(client.scheduler_info(n_workers=-1)["workers"])
 
         def disturb():
-            until(lambda: stored(store))
+            until(lambda: stored(store), 200)  # on a busy machine the workers take long to import torch
             slow.send_signal(signal.SIGSTOP)
             cluster.worker()
-            until(lambda: joined() == 3)
+            until(lambda: joined() == 3, 200)
             killed.kill()
-            until(lambda: len(stored(store)) >= len(wanted) - 2)  # the late one alone; the slow one has taken two at most
+            until(lambda: len(stored(store)) >= len(wanted) - 2, 200)  # by the late one: the slow one has taken two at most
             slow.send_signal(signal.SIGCONT)
 
-        until(lambda: joined() == 2)
+        until(lambda: joined() == 2, 200)
         with ThreadPoolExecutor(1) as aside:
             disturbed = aside.submit(disturb)
             done = CliRunner().invoke(app, ["run", "dense", "--preset", "smoke", "--scheduler", cluster.address])
