@@ -30,6 +30,8 @@ from asym.holds import ATTEMPTS, PAUSE, Holds, Queue, Task
 from asym.results import Record, Store
 from asym.train import History, build, train
 
+Ended = tuple[Config, Record | BaseException | None]  # a run with its record, its error, or None: another grid has stored it
+
 SUBMITTED = 256  # runs that an executor of the caller's is given at once
 TRAINING_IMAGES, TEST_IMAGES = 50_000, 10_000  # of a whole data set, near enough for an estimate
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
@@ -205,10 +207,7 @@ def _tasks(configs: list[Config], stack: int) -> list[Task]:
     return [tuple(group[start : start + stack]) for group in groups.values() for start in range(0, len(group), stack)]
 
 
-Outcomes = Iterator[tuple[Config, Record | BaseException | None]]  # of each run its record, its error, or None: stored elsewhere
-
-
-def _finish(queue: Queue, jobs: int | None, device: str, deadline: float, executor: Executor | None) -> Outcomes:
+def _finish(queue: Queue, jobs: int | None, device: str, deadline: float, executor: Executor | None) -> Iterator[Ended]:
     """The runs as they end; a pool that breaks is replaced, and the runs that it held are tried again."""
     processes = jobs or os.cpu_count() or 1
     window = jobs or SUBMITTED if executor else 2 * processes  # runs that a broken pool loses, at most
@@ -227,7 +226,9 @@ def _finish(queue: Queue, jobs: int | None, device: str, deadline: float, execut
                 future.cancel()
 
 
-def _drain(pool: Executor, queue: Queue, running: dict[Future, Task], window: int, device: str, deadline: float) -> Outcomes:
+def _drain(
+    pool: Executor, queue: Queue, running: dict[Future, Task], window: int, device: str, deadline: float
+) -> Iterator[Ended]:
     """Keeps `window` runs submitted and gives each as it ends, until none is left or the pool breaks."""
     while (queue or running) and time.monotonic() < deadline:
         while len(running) < window and (task := queue.take(running.values())):
@@ -255,8 +256,7 @@ def _wait(running: Collection[Future], seconds: float) -> set[Future]:
     """Those that have ended, as soon as one has, or after so many seconds."""
     if running:
         return wait(running, None if seconds == math.inf else max(0.0, seconds), FIRST_COMPLETED).done
-    if seconds != math.inf:
-        time.sleep(max(0.0, seconds))
+    time.sleep(max(0.0, seconds))
     return set()
 
 
