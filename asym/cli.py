@@ -6,6 +6,7 @@ import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,12 @@ Unverified = Annotated[bool, typer.Option("--unverified-data", help="Take data f
 def run(
     question: Question = None,
     preset: PresetName = "quick",
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes of one thread each; the cores by default.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Processes of one thread each, by default the cores; runs given to a scheduler at once, by default 256."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     budget: Annotated[
         float | None, typer.Option(min=0, help="Seconds; runs not finished by then are left for next time.")
@@ -52,7 +58,7 @@ def run(
     except KeyboardInterrupt:
         console.print("stopped; finished runs are stored, the same command goes on")
         raise typer.Exit(130) from None
-    except OSError as error:  # a full disk, say
+    except (OSError, BrokenExecutor) as error:  # a full disk, a scheduler that has gone
         console.print(f"{error}; finished runs are stored, the same command goes on")
         raise typer.Exit(1) from None
     console.print(f"{outcome.ran} runs made, {outcome.done_before} there before, {outcome.left} left")

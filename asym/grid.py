@@ -9,8 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -27,12 +26,13 @@ from tqdm import tqdm
 import asym
 from asym import data, gemm, kernels, stacked, versions
 from asym.config import Config
+from asym.holds import ATTEMPTS, PAUSE, Holds, Queue, Task
 from asym.results import Record, Store
 from asym.train import History, build, train
 
-Task = tuple[Config, ...]  # what one call of a worker trains: one config, or the seeds of one that are stacked
+Ended = tuple[Config, Record | BaseException | None]  # a run with its record, its error, or None: another grid has stored it
 
-ATTEMPTS = 3  # of a run whose process dies under it
+SUBMITTED = 256  # runs that an executor of the caller's is given at once
 TRAINING_IMAGES, TEST_IMAGES = 50_000, 10_000  # of a whole data set, near enough for an estimate
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 RATE = 6e10  # floating-point operations a second of one core in training, where no stored run tells
@@ -40,7 +40,7 @@ RATE = 6e10  # floating-point operations a second of one core in training, where
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many runs a grid finished, found already done, and left for the next call (budget)."""
+    """How many runs a grid finished, found done (at first, or by another grid meanwhile), and left for the next call (budget)."""
 
     ran: int
     done_before: int
@@ -73,11 +73,16 @@ def perform(config: Config, device: str = "cpu", threads: int | None = 1) -> Rec
     return perform_task((config,), device, threads)[0]
 
 
-def perform_task(task: Task, device: str = "cpu", threads: int | None = 1) -> list[Record]:
-    """Trains a task's configs, several of them stacked, and returns their records; what every executor's workers call."""
+def perform_task(task: Task, device: str = "cpu", threads: int | None = 1, library: str | None = None) -> list[Record]:
+    """Trains a task's configs, several of them stacked, and returns their records; what every executor's workers call.
+
+    library: the grid's choice of asym.gemm.LIBRARIES, which a worker takes unless its own environment has one.
+    """
     keep_memory()
     if threads is not None:
         torch.set_num_threads(threads)
+    if library not in (None, gemm.library()):
+        os.environ["ASYM_GEMM"] = os.environ.get("ASYM_GEMM") or library
     started, clock = datetime.now(UTC), time.perf_counter()
     histories = [train(task[0], device=device)] if len(task) == 1 else stacked.train(task, device=device)
     seconds = (time.perf_counter() - clock) / len(task)
@@ -158,35 +163,40 @@ def run(
 ) -> Outcome:
     """Runs the configs that the store lacks, in their order, and stores each as it ends; a second call goes on where one stopped.
 
-    jobs: processes of one thread each (default: the cores), unless an executor is given (a Dask client's get_executor(), say).
-    stack: so many seeds of a config are trained in one program where they can be, for a GPU; their first one's turn is theirs.
-    budget: seconds after which no run is started and those still going are given up. progress(done, total) is called after
-    each run; without it a bar is shown where stderr is a terminal. Ctrl-C leaves what is stored. A run whose process dies is
-    tried again, three times in all. Raises data.DataError before the first run if a data set is missing or damaged;
-    RuntimeError, after all the others, for runs that failed, naming the first.
+    jobs: processes of one thread each (default: the cores); with an executor (a Dask client's get_executor(), say) how many runs
+    it is given at once (default: 256). stack: so many seeds of a config are trained in one program where they can be, for a GPU;
+    their first one's turn is theirs. budget: seconds after which no run is started and those still going are given up.
+    progress(done, total) is called after each run; without it a bar is shown where stderr is a terminal. Ctrl-C leaves what is
+    stored. A run whose process dies is tried again, three times in all. A run that another grid on this store is making is left
+    to it, and awaited. Raises data.DataError before the first run if a data set is missing or damaged; RuntimeError, after all
+    the others, for runs that failed, naming the first.
     """
     wanted = list(dict.fromkeys(configs))
     missing = [config for config in wanted if store.load(config) is None]
     for name, unverified in {(config.dataset, config.unverified_data) for config in missing}:
         data.load(name, unverified=unverified)
     deadline = math.inf if budget is None else time.monotonic() + budget
-    done_before, ran, failed = len(wanted) - len(missing), 0, {}
-    bar = tqdm(total=len(wanted), initial=done_before, unit="run", disable=None if progress is None else True)
-    with bar, closing(_finish(_tasks(missing, stack), jobs or os.cpu_count() or 1, device, deadline, executor)) as finished:
-        for task, future in finished:
-            if future.exception():
-                failed |= dict.fromkeys(task, future.exception())
-                continue
-            for record in future.result():
-                store.save(record)
-                ran += 1
-                bar.update()
-                if progress is not None:
-                    progress(done_before + ran, len(wanted))
+    done, ran, failed = len(wanted) - len(missing), 0, {}
+    bar = tqdm(total=len(wanted), initial=done, unit="run", disable=None if progress is None else True)
+    with bar, Holds(store.folder) as holds:
+        queue = Queue(_tasks(missing, stack), store, holds)
+        with closing(_finish(queue, jobs, device, deadline, executor)) as finished:
+            for config, made in finished:
+                if isinstance(made, BaseException):
+                    failed[config] = made
+                else:
+                    if made is not None:
+                        store.save(made)
+                        ran += 1
+                    done += 1
+                    bar.update()
+                    if progress is not None:
+                        progress(done, len(wanted))
+                holds.drop(config)
     if failed:
         config, error = next(iter(failed.items()))
         raise RuntimeError(f"{len(failed)} runs failed, the others are stored; first {config.to_dict()}: {error!r}") from error
-    return Outcome(ran, done_before, len(missing) - ran)
+    return Outcome(ran, done - ran, len(wanted) - done)
 
 
 def _tasks(configs: list[Config], stack: int) -> list[Task]:
@@ -197,45 +207,57 @@ def _tasks(configs: list[Config], stack: int) -> list[Task]:
     return [tuple(group[start : start + stack]) for group in groups.values() for start in range(0, len(group), stack)]
 
 
-def _finish(
-    tasks: list[Task], jobs: int, device: str, deadline: float, executor: Executor | None
-) -> Iterator[tuple[Task, Future]]:
+def _finish(queue: Queue, jobs: int | None, device: str, deadline: float, executor: Executor | None) -> Iterator[Ended]:
     """The runs as they end; a pool that breaks is replaced, and the runs that it held are tried again."""
-    waiting, attempts = deque(tasks), Counter()
-    window = 2 * jobs if executor is None else len(tasks)  # runs that a broken pool loses, at most
-    while waiting and time.monotonic() < deadline:
+    processes = jobs or os.cpu_count() or 1
+    window = jobs or SUBMITTED if executor else 2 * processes  # runs that a broken pool loses, at most
+    while queue and time.monotonic() < deadline:
         running: dict[Future, Task] = {}
         try:
-            with nullcontext(executor) if executor else _processes(jobs) as pool:
-                yield from _drain(pool, waiting, running, window, device, deadline)
+            with nullcontext(executor) if executor else _processes(processes) as pool:
+                yield from _drain(pool, queue, running, window, device, deadline)
         except BrokenExecutor:
             if executor is not None:
                 raise
-            attempts.update(running.values())
-            tired = [config.to_dict() for task in running.values() if attempts[task] >= ATTEMPTS for config in task]
-            if tired:
-                raise RuntimeError(f"a process died {ATTEMPTS} times, in one of these runs: {tired}") from None
-            waiting.extendleft(reversed(running.values()))
+            error = BrokenExecutor(f"its process died {ATTEMPTS} times")
+            yield from ((config, error) for task in queue.lose(running.values()) for config in task)
         finally:
             for future in running:
                 future.cancel()
 
 
 def _drain(
-    pool: Executor, waiting: deque[Task], running: dict[Future, Task], window: int, device: str, deadline: float
-) -> Iterator[tuple[Task, Future]]:
+    pool: Executor, queue: Queue, running: dict[Future, Task], window: int, device: str, deadline: float
+) -> Iterator[Ended]:
     """Keeps `window` runs submitted and gives each as it ends, until none is left or the pool breaks."""
-    while (waiting or running) and time.monotonic() < deadline:
-        while waiting and len(running) < window:
-            future = pool.submit(perform_task, waiting[0], device)
-            running[future] = waiting.popleft()
-        timeout = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
-        ended = wait(running, timeout, FIRST_COMPLETED).done
+    while (queue or running) and time.monotonic() < deadline:
+        while len(running) < window and (task := queue.take(running.values())):
+            try:
+                running[pool.submit(perform_task, task, device, 1, gemm.library())] = task
+            except BrokenExecutor:
+                queue.put_back([task])
+                raise
+        while queue.found:
+            yield queue.found.popleft(), None
+        if not running:
+            if not queue.put_off:
+                continue
+            queue.tell()
+        ended = _wait(running, min(deadline - time.monotonic(), PAUSE if queue.put_off else math.inf))
         lost = {future for future in ended if future.cancelled() or isinstance(future.exception(), BrokenExecutor)}
         for future in ended - lost:
-            yield running.pop(future), future
+            task = running.pop(future)
+            yield from zip(task, [future.exception()] * len(task) if future.exception() else future.result(), strict=True)
         if lost:
             raise BrokenExecutor("the executor gave its runs up; those that finished are stored")
+
+
+def _wait(running: Collection[Future], seconds: float) -> set[Future]:
+    """Those that have ended, as soon as one has, or after so many seconds."""
+    if running:
+        return wait(running, None if seconds == math.inf else max(0.0, seconds), FIRST_COMPLETED).done
+    time.sleep(max(0.0, seconds))
+    return set()
 
 
 @contextmanager
@@ -243,17 +265,21 @@ def _processes(jobs: int) -> Iterator[Executor]:
     """A pool of processes that end with this block, or with this process if it is killed, whatever they are doing."""
     context = multiprocessing.get_context("spawn")
     lifeline, held = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(jobs, context, _attend, (lifeline, gemm.library()))
+    pool = ProcessPoolExecutor(jobs, context, _attend, (lifeline, held, gemm.library()))
     with lifeline, held:
         try:
             yield pool
         finally:
+            workers = list((pool._processes or {}).values())  # Python 3.14 has kill_workers()
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in workers:
+                worker.kill()  # one that is suspended would not notice the lifeline, and be waited for at exit
 
 
-def _attend(lifeline: Connection, library: str) -> None:
+def _attend(lifeline: Connection, held: Connection, library: str) -> None:
     """A new worker's first steps: leave Ctrl-C to the parent, multiply as the other workers do, end when the lifeline is cut."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    held.close()  # the parent's end, which a worker must not keep open
     os.environ["ASYM_GEMM"] = library
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
 

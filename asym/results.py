@@ -4,9 +4,10 @@ import hashlib
 import json
 import math
 import os
+import uuid
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,14 +44,28 @@ class Merged:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside the path, which takes its place when the block ends well, and is removed otherwise."""
+    """A temporary path beside the path, which takes its place when the block ends well, and is removed otherwise.
+
+    Its name is no other writer's, on whatever machine.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    with suppress(OSError):  # not every system can: there a power cut may take the last runs
+        _settle(path.parent)
+
+
+def _settle(folder: Path) -> None:
+    """Waits until the folder's names are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Store:
@@ -72,6 +87,20 @@ class Store:
     def load(self, config: Config) -> Record | None:
         """The config's record; None where there is none, or where it is damaged (a warning names it: it will be run again)."""
         return self._read(self.path(config))
+
+    def has(self, config: Config) -> bool:
+        """Whether there is a sound record of the config; of a damaged one this says nothing."""
+        try:
+            return bool(_sound(self.path(config)))
+        except (FileNotFoundError, ValueError):
+            return False
+
+    def leftovers(self) -> dict[str, list[Path]]:
+        """The temporary files by their run's hash: of writers at work, or that were killed."""
+        found: dict[str, list[Path]] = {}
+        for path in self.folder.glob("*.tmp"):
+            found.setdefault(path.name.split(".")[0], []).append(path)
+        return found
 
     def _read(self, path: Path) -> Record | None:
         try:

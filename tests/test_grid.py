@@ -17,10 +17,10 @@ from dataclasses import replace
 
 import psutil
 import pytest
-import yaml
+from made import record as made_up
 from typer.testing import CliRunner
 
-from asym import gemm, grid, presets, train
+from asym import gemm, grid, holds, train
 from asym.cli import app
 from asym.config import Config
 from asym.data import DataError
@@ -32,7 +32,7 @@ TINY = Config(subset=500, hidden=(8,), rules=("bp", "fa"))
 GRID = [replace(TINY, seed=seed, rules=("bp", rule)) for seed in (0, 1) for rule in ("bp", "fa", "shared_update")]
 LONG = replace(TINY, epochs=100_000)  # hours
 BAD = replace(TINY, subset=70_000)  # more than there are: this run raises
-SMOKE, QUICK = ([cell.config for cell in cells("dense", load(preset))] for preset in ("smoke", "quick"))
+QUICK = [cell.config for cell in cells("dense", load("quick"))]
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def undisturbed():
     """What each config's record must hold: trained here, in order, without a grid."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("ASYM_DATA", raising=False)
-        return {config: numbers(grid.perform(config)) for config in GRID + SMOKE[:10] + QUICK}
+        return {config: numbers(grid.perform(config)) for config in GRID + QUICK}
 
 
 def same_as(undisturbed, store, configs):
@@ -95,8 +95,14 @@ def gone(processes, seconds=60):
     return not psutil.wait_procs(processes, timeout=seconds)[1]
 
 
-def folder_names(store):
-    return sorted(path.name for path in store.folder.iterdir())
+def stored(store):
+    """The names of the records."""
+    return sorted(path.name for path in store.folder.glob("*.json"))
+
+
+def files(store):
+    """The names of all that is in the folder but the lock file."""
+    return sorted({path.name for path in store.folder.iterdir()} - {holds.FILE})
 
 
 class Counting(Executor):
@@ -184,28 +190,6 @@ def test_local_processes_survive_the_death_of_one(store, undisturbed):
     assert [numbers(record) for record in records] == [numbers(grid.perform(config)) for config in configs]
 
 
-def test_a_dask_cluster_of_processes(store, undisturbed, monkeypatch, tmp_path):
-    """A scheduler and a worker process on the loopback, reached by its address alone, as --scheduler does."""
-    distributed = pytest.importorskip("distributed")
-    monkeypatch.setenv("ASYM_RUNS", str(store.folder))
-    monkeypatch.setenv("ASYM_GEMM", gemm.library())
-    half = yaml.safe_load((presets.FOLDER / "smoke.yaml").read_text()) | {"seeds": [0]}
-    monkeypatch.setattr(presets, "FOLDER", tmp_path)
-    (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(half))
-    local = {"n_workers": 1, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
-    with distributed.LocalCluster(**local, processes=True) as cluster:
-        assert cluster.scheduler_address.startswith("tcp://127.0.0.1:")
-        command = ["run", "dense", "--preset", "smoke", "--scheduler", cluster.scheduler_address]
-        done = CliRunner().invoke(app, command)
-        assert done.exit_code == 0, done.output
-        assert "10 runs made, 0 there before, 0 left" in done.output
-        with distributed.Client(cluster.scheduler_address) as client:
-            with pytest.raises(RuntimeError, match="1 runs failed, the others are stored.*70000"):
-                grid.run([BAD, GRID[0]], store, executor=client.get_executor())
-    assert same_as(undisturbed, store, [*SMOKE[:10], GRID[0]])
-    assert {record.provenance["threads"] for record in store.records()} == {1}
-
-
 # --- what fails -----------------------------------------------------------------------------------------------------------------
 
 
@@ -215,7 +199,7 @@ def test_a_run_that_raises_is_named_after_the_others_are_stored(store, threads, 
         with pytest.raises(RuntimeError, match=r"^2 runs failed, the others are stored; first .*70000.*subset must be") as caught:
             grid.run(configs, store, executor=threads)
         assert isinstance(caught.value.__cause__, ValueError)
-        assert len(folder_names(store)) == len(configs) - left
+        assert len(stored(store)) == len(configs) - left
     assert same_as(undisturbed, store, GRID[:3])
 
 
@@ -226,7 +210,7 @@ def test_a_data_set_that_is_missing_is_told_before_any_run(store, monkeypatch, t
     counting = Counting()
     with pytest.raises(DataError, match="has no cifar10"):
         grid.run([*GRID, replace(TINY, dataset="cifar10")], store, executor=counting)
-    assert counting.asked == [] and folder_names(store) == [f"{GRID[0].hash}.json"]
+    assert counting.asked == [] and files(store) == [f"{GRID[0].hash}.json"]
 
 
 def test_a_full_disk_ends_the_grid_at_once_and_loses_one_run(store, undisturbed, monkeypatch):
@@ -244,17 +228,22 @@ def test_a_full_disk_ends_the_grid_at_once_and_loses_one_run(store, undisturbed,
     except OSError as error:
         assert error.errno == errno.ENOSPC
         assert running and gone(running)  # though this exception still holds the grid's frames
-    assert folder_names(store) == [] and time.monotonic() - started < 60
+    assert files(store) == [] and time.monotonic() - started < 60
     monkeypatch.setattr(os, "fsync", real)
     assert grid.run(GRID[:2], store, executor=Counting()) == grid.Outcome(2, 0, 0)
     assert same_as(undisturbed, store, GRID[:2])
 
 
-def die(config, device):
-    os._exit(9)
+def die(task, *_):
+    """What kills its process for seed 1, and takes a moment for the others."""
+    if task[0].seed == 1:
+        os._exit(9)
+    time.sleep(0.1)
+    return [made_up(config) for config in task]
 
 
-def test_a_run_that_kills_its_process_every_time_is_named(store, monkeypatch):
+def test_a_run_that_kills_its_process_every_time_is_named_and_no_other_suffers(store, monkeypatch):
+    """Neither those that ran beside it, nor those that it would have kept waiting."""
     pools = []
 
     @contextmanager
@@ -265,9 +254,11 @@ def test_a_run_that_kills_its_process_every_time_is_named(store, monkeypatch):
 
     monkeypatch.setattr(grid, "_processes", forked)
     monkeypatch.setattr(grid, "perform_task", die)
-    with pytest.raises(RuntimeError, match=r"a process died 3 times, in one of these runs: .*'seed': 1"):
-        grid.run([replace(TINY, seed=1)], store, jobs=1)
-    assert len(pools) == 3
+    configs = [replace(TINY, seed=seed) for seed in range(8)]
+    with pytest.raises(RuntimeError, match=r"^1 runs failed, .*'seed': 1.*its process died 3 times"):
+        grid.run(configs, store, jobs=2)
+    assert len(pools) == 4  # three that broke, and the one that did the rest
+    assert [config.seed for config in configs if store.load(config) is None] == [1]
 
 
 def test_a_broken_executor_of_the_callers_is_his_affair(store, monkeypatch):
@@ -275,8 +266,8 @@ def test_a_broken_executor_of_the_callers_is_his_affair(store, monkeypatch):
         monkeypatch.setattr(grid, "perform_task", die)
         for _ in range(2):  # the second time submit itself refuses
             with pytest.raises(Exception, match="gave its runs up|terminated abruptly"):
-                grid.run(GRID, store, executor=pool)
-    assert not store.folder.exists()
+                grid.run([replace(TINY, seed=1)], store, executor=pool)
+    assert files(store) == []
 
 
 # --- what stops it --------------------------------------------------------------------------------------------------------------
@@ -284,11 +275,12 @@ def test_a_broken_executor_of_the_callers_is_his_affair(store, monkeypatch):
 
 def test_a_budget_ends_the_grid_and_the_next_call_goes_on(store, threads):
     configs = [replace(TINY, seed=seed) for seed in range(500)]
+    grid.perform(configs[0])  # what a process does once is not the budget's
     started = time.monotonic()
     first = grid.run(configs, store, executor=threads, budget=1.0)
     assert time.monotonic() - started < 20
     assert first.ran > 0 and first.left > 0 and first.done_before == 0 and first.ran + first.left == 500
-    assert len(folder_names(store)) == first.ran
+    assert len(stored(store)) == first.ran
     second = grid.run(configs[: first.ran + 4], store, executor=threads)
     assert second.left == 0 and second.ran >= 4 and second.ran + second.done_before == first.ran + 4
 
@@ -340,14 +332,14 @@ def test_two_grids_on_one_store_are_killed_and_interrupted_and_a_third_goes_on(s
     killed = subprocess.Popen(real, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     interrupted = subprocess.Popen(real, **on_terminal)
     try:
-        until(lambda: store.folder.exists() and folder_names(store))
+        until(lambda: store.folder.exists() and stored(store))
         children = until(lambda: workers(killed.pid))
         killed.kill()
         assert gone(children)
         output, errors = killed.communicate()
         assert killed.returncode == -signal.SIGKILL and (output, errors.count(b"run/s")) == (b"", 0)  # no bar in a pipe
 
-        until(lambda: "/30 [" in shown() and len(folder_names(store)) >= 3)
+        until(lambda: "/30 [" in shown() and len(stored(store)) >= 3)
         children = until(lambda: workers(interrupted.pid))
         write(b"\x03")
         assert interrupted.wait(60) == 130 and gone(children)

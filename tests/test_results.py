@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from asym import grid
+from asym import grid, results
 from asym.cells import Cell
 from asym.config import Config
 from asym.measures import MEASURES
@@ -123,12 +123,12 @@ def test_a_write_that_fails_leaves_the_earlier_record_and_nothing_else(store, ma
 
 
 def test_a_record_is_never_seen_half_written(store, made, monkeypatch):
-    """Up to the last moment before the rename the earlier record stands."""
+    """Up to the last moment before the rename the earlier record stands; then the folder goes to the disk too."""
     store.save(made[0])
     seen = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append(store.load(BP)))
     store.save(replace(made[0], diverged=True))
-    assert [record.diverged for record in seen] == [False] and store.load(BP).diverged
+    assert [record.diverged for record in seen] == [False, True]
 
 
 def test_a_record_that_cannot_be_written_leaves_nothing(store, made):
@@ -164,6 +164,16 @@ def test_a_really_full_disk(small_disk, made):
     ballast.unlink()
     store.save(made[1])
     assert [text(store.load(record.config)) for record in made[:2]] == [text(record) for record in made[:2]]
+
+
+def test_two_writers_of_one_run_are_not_in_each_others_way(store, made, monkeypatch):
+    """Whatever their process ids: two machines may share a store."""
+    monkeypatch.setattr(os, "getpid", lambda: 123)
+    with results.whole(store.path(BP)) as one, results.whole(store.path(BP)) as other:
+        assert one != other
+        for path, record in ((one, made[0]), (other, replace(made[0], diverged=True))):
+            path.write_text(results._dump(record))
+    assert names(store.folder) == [f"{BP.hash}.json"] and not store.load(BP).diverged  # the last to end
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------------------
