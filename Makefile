@@ -28,10 +28,12 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 venv: .venv/.installed
 
-.venv/.installed: requirements.txt pyproject.toml
+# First what is checked by its checksum, then torch with what its build for this system needs.
+.venv/.installed: requirements.txt requirements.hashes pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo 'Python 3.11 or newer is needed: make venv PYTHON=python3.12'; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.hashes
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
@@ -98,6 +100,11 @@ lock:
 	  _build/lock/bin/python -m pip freeze --all --exclude pip --exclude-editable \
 	  | grep -viE '^(nvidia|cuda|triton)' | sed 's/+.*//' | LC_ALL=C sort -f; } > _build/requirements.txt
 	mv _build/requirements.txt requirements.txt
+	_build/lock/bin/python -m pip install --quiet uv
+	{ echo '# The same pins with the checksums of their files, but for torch, whose builds have checksums of their own. Regenerate with: make lock'; \
+	  grep -v '^torch==' requirements.txt | _build/lock/bin/uv pip compile --quiet --no-deps --generate-hashes --no-header --no-annotate -; } \
+	  > _build/requirements.hashes
+	mv _build/requirements.hashes requirements.hashes
 
 clean:
 	rm -rf _build build *.egg-info .pytest_cache .ruff_cache

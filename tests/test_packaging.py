@@ -61,6 +61,14 @@ def test_lock_is_exact_and_sorted_and_free_of_cuda():
     assert not [pin for pin in PINS if CUDA.search(pin)]
 
 
+def test_every_pin_but_that_of_torch_has_the_checksums_of_its_files():
+    """torch comes in several builds, each with checksums of its own."""
+    entries = re.split(r"\n(?=\w)", (ROOT / "requirements.hashes").read_text().split("\n", 1)[1].strip())
+    pins = dict(entry.split()[0].split("==") for entry in entries)
+    assert {canonicalize_name(name): Version(version) for name, version in pins.items()} | {"torch": LOCK["torch"]} == LOCK
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", entry) for entry in entries)
+
+
 def test_conda_environment_takes_the_lock():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     python, pip, pinned = environment["dependencies"]
