@@ -1,7 +1,7 @@
 """What a page costs at each preset: time and disk from the runs that there are, memory as measured on one run of each kind."""
 
 import json
-import resource
+import sys
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -37,8 +37,11 @@ def measure(config: Config) -> float:
 
 
 def _peak(config: Config) -> float:
+    import resource  # here, because Windows has none, and shows pages all the same
+
     grid.perform(config)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEGABYTE  # Linux tells kilobytes
+    told = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return told * (1 if sys.platform == "darwin" else 1024) / MEGABYTE  # bytes on macOS, elsewhere kilobytes
 
 
 def row(config: Config, memory: float) -> dict:

@@ -3,11 +3,12 @@
 from dataclasses import replace
 from importlib import metadata
 
+import pandas as pd
 import pytest
 from made import record as made_up
 from typer.testing import CliRunner
 
-from asym import cli, gemm, grid, presets, publication
+from asym import cli, cost, gemm, grid, presets, publication
 from asym.cli import app
 from asym.config import Config
 from asym.presets import load
@@ -237,3 +238,13 @@ def test_merging_tells_what_it_did(tmp_path):
     code, out, _ = asym("merge", str(theirs.folder))
     assert code == 1 and f"{theirs.path(configs[2])}: refused, " in out and "1 files refused" in out
     assert asym("merge", str(tmp_path / "nowhere"))[0] == 2
+
+
+def test_memory_stores_a_line_for_each_kind_of_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(cost, "measure", lambda config: 100.4 if config.net == "dense" else 200.0)
+    code, shown, _ = asym("memory", "--figures", str(tmp_path))
+    stored = pd.read_csv(tmp_path / cost.FILE)
+    assert code == 0 and "poggio_untied" in shown
+    assert set(stored.loc[stored["net"] == "dense", "memory"]) == {100} and set(stored["memory"]) == {100, 200}
+    wanted = {cost._kind(cell.config) for name in presets.PRESETS for q in QUESTIONS for cell in cells(q, load(name))}
+    assert {tuple(entry[name] for name in cost.KIND) for entry in stored.to_dict("records")} == wanted
