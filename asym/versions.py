@@ -14,6 +14,7 @@ from asym.results import Record
 PACKAGE = Path(__file__).parent
 # What a run's numbers come from. The data's own files are told by the run's data_fingerprint, whatever code reads them.
 DECIDING = (
+    "checks.py",
     "config.py",
     "data.py",
     "functional.py",
