@@ -15,7 +15,7 @@ from asym.questions import QUESTIONS
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
-OVERVIEWS = {"verdicts": {"figures"}, "your_run": {"preset", "runs"}, "performance": {"folder"}}  # and their parameters
+OVERVIEWS = {"key": {"folder"}, "verdicts": {"figures"}, "your_run": {"preset", "runs"}, "performance": {"folder"}}  # and their parameters
 PAGES = [path for path in NOTEBOOKS if path.stem not in OVERVIEWS]
 BIN = Path(sys.executable).parent
 
