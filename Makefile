@@ -63,7 +63,7 @@ pages:
 	mkdir -p _build/own && cp -R figures _build/own _build/book/_extra/
 	$(BIN)/jupyter-book build _build/book --config _config.yml --path-output . --all -W -n --keep-going
 	$(BIN)/jupyter-book build _build/book --config _config.yml --path-output _build/single --builder singlehtml --all -W -n --keep-going
-	cp _build/single/_build/singlehtml/index.html _build/html/print.html
+	sed 's/href="index.html#/href="#/g' _build/single/_build/singlehtml/index.html > _build/html/print.html
 
 zip: html
 	$(BIN)/python -m asym.parcel _build/html _build/asym-book-$$($(BIN)/python -c 'import asym; print(asym.__version__)').zip

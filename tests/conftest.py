@@ -1,6 +1,7 @@
 """One thread: the tests' tensors are small, and two threads of one process wait for each other when the machine is busy."""
 
 import ipaddress
+import os
 import shutil
 import socket
 import subprocess
@@ -46,7 +47,8 @@ def no_network(request, monkeypatch):
 @pytest.fixture(scope="session")
 def html(tmp_path_factory):
     """The folder of the book's pages, built strictly and without network from the notebooks as stored; once for all processes."""
-    folder = tmp_path_factory.getbasetemp().parent / "book"
+    mine = tmp_path_factory.getbasetemp()
+    folder = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "book"  # of this run of the tests alone
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             _build(folder)

@@ -35,7 +35,7 @@ def served(html):
 
 
 def names(html):
-    found = sorted(path.name for path in html.glob("*.html"))
+    found = sorted(path.name for path in html.glob("*.html") if path.name != "print.html")  # which repeats the others
     assert len(found) >= 17
     return found
 

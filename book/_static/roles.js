@@ -4,11 +4,6 @@ addEventListener("DOMContentLoaded", () => {
   for (const summary of document.querySelectorAll("summary[aria-label]")) summary.removeAttribute("aria-label");
   // A list whose entries are no list items is no list.
   for (const list of document.querySelectorAll(".citation-list[role=list]")) list.removeAttribute("role");
-  // A figure that scrolls in place must do so by keyboard too.
-  for (const figure of document.querySelectorAll("article .cell_output figure")) {
-    const reach = () => (figure.scrollWidth > figure.clientWidth ? (figure.tabIndex = 0) : figure.removeAttribute("tabindex"));
-    reach();
-    addEventListener("resize", reach);
-    for (const image of figure.querySelectorAll("img")) image.addEventListener("load", reach);
-  }
+  // What may scroll in place must do so by keyboard too.
+  for (const box of document.querySelectorAll("article .cell_output figure, .pst-scrollable-table-container")) box.tabIndex = 0;
 });
