@@ -15,7 +15,8 @@ from asym.questions import QUESTIONS
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
-OVERVIEWS = {"key": {"folder"}, "verdicts": {"figures"}, "your_run": {"preset", "runs"}, "performance": {"folder"}}  # and their parameters
+# and their parameters
+OVERVIEWS = {"key": {"folder"}, "verdicts": {"figures"}, "your_run": {"preset", "runs"}, "performance": {"folder"}}
 PAGES = [path for path in NOTEBOOKS if path.stem not in OVERVIEWS]
 BIN = Path(sys.executable).parent
 
