@@ -54,7 +54,7 @@ def costs(question: str, figures: Path) -> pd.DataFrame:
     process and disk in MB; NaN where that kind of run was not measured."""
     published, known = library(figures), _memory(figures / FILE)
     records = list(published.values())
-    rows = []
+    size, rows = _bytes_an_epoch(records), []
     for name in presets.PRESETS:
         configs = list(dict.fromkeys(cell.config for cell in cells(question, presets.load(name))))
         there = [published[config.hash] for config in configs if config.hash in published]
@@ -69,7 +69,7 @@ def costs(question: str, figures: Path) -> pd.DataFrame:
                 "measured": len(there),
                 "hours": seconds / 3600,
                 "memory": memory,
-                "disk": epochs * _bytes_an_epoch(records) / MEGABYTE,
+                "disk": epochs * size / MEGABYTE,
             }
         )
     return pd.DataFrame(rows)
