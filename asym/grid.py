@@ -270,10 +270,9 @@ def _processes(jobs: int) -> Iterator[Executor]:
         try:
             yield pool
         finally:
-            workers = list((pool._processes or {}).values())  # Python 3.14 has kill_workers()
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in workers:
-                worker.kill()  # one that is suspended would not notice the lifeline, and be waited for at exit
+            for worker in list((pool._processes or {}).values()):  # Python 3.14 has kill_workers()
+                worker.kill()  # one that is suspended would not notice the lifeline
+            pool.shutdown(cancel_futures=True)  # waits: Python's exit trips over a pool that is about to close
 
 
 def _attend(lifeline: Connection, held: Connection, library: str) -> None:

@@ -21,11 +21,23 @@ from asym import cli, grid, presets, versions
 
 YEARS = 10 * 365 * 86_400.0
 wall_clock, step = time.time, 0.0
+system_fork = os.fork
 
 
 def step_clock(*_):
     global step
     step = YEARS if step <= 0 else -YEARS
+
+
+def fork():
+    """An interrupt comes before or after: Python would ignore one that came within what it calls itself at a fork."""
+    came, usual = [], signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    pid = system_fork()
+    signal.signal(signal.SIGINT, usual)
+    if came and pid:
+        raise KeyboardInterrupt
+    return pid
 
 
 def start(runs, log, *arguments):
@@ -59,6 +71,7 @@ if __name__ == "__main__":
     forked = multiprocessing.get_context("fork")
     multiprocessing.get_context = lambda method: forked
     time.time = lambda: wall_clock() + step
+    os.fork = fork
     signal.signal(signal.SIGUSR1, step_clock)
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:

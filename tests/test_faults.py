@@ -62,6 +62,10 @@ class Nursery:
         self.started.append(psutil.Process(self.ask(*order)))
         return self.started[-1]
 
+    def run(self, store):
+        """A grid that nothing strikes."""
+        assert self.wait(self.start(store)) == 0, self.log(store).read_text()
+
     def wait(self, process):
         """The exit code of a grid that ends, and none of its processes stays."""
         code = until(lambda: [code] if (code := self.ask("ended", process.pid)) is not None else [])[0]
@@ -235,7 +239,7 @@ def test_fifty_faults_lose_no_run(disk, nursery):
     cells_wanted = cells("dense", presets.load("smoke"))
     wanted = list(dict.fromkeys(cell.config for cell in cells_wanted))
     undisturbed = Store(disk.folder / "undisturbed")
-    assert nursery.wait(nursery.start(undisturbed)) == 0
+    nursery.run(undisturbed)
     chance = random.Random(SEED)
     kinds = (list(KINDS) * FAULTS)[:FAULTS]
     chance.shuffle(kinds)
@@ -245,7 +249,7 @@ def test_fifty_faults_lose_no_run(disk, nursery):
         store = Store(disk.folder / f"struck-{stores}")
         struck.update(strike(store, len(wanted), nursery, disk, chance, kinds))
         before = contents(store)
-        assert nursery.wait(nursery.start(store)) == 0
+        nursery.run(store)
         assert f"{len(wanted) - len(before)} runs made, {len(before)} there before, 0 left" in nursery.log(store).read_text()
         after = contents(store)
         assert before.items() <= after.items() and len(after) == len(wanted)
@@ -259,7 +263,7 @@ def test_fifty_faults_lose_no_run(disk, nursery):
 def test_two_grids_at_once_share_the_work(nursery, tmp_path):
     store = Store(tmp_path / "runs")
     for process in [nursery.start(store), nursery.start(store)]:
-        assert nursery.wait(process) == 0
+        assert nursery.wait(process) == 0, nursery.log(store).read_text()
     made = [int(count) for count in re.findall(r"(\d+) runs made, \d+ there before, 0 left", nursery.log(store).read_text())]
     assert len(made) == 2 and all(made) and sum(made) == len(contents(store)) == 40
 
