@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import logging
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
-from concurrent.futures import BrokenExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import BrokenExecutor, Executor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -51,8 +53,8 @@ def run(
     """Run what is missing. Finished runs are kept in $ASYM_RUNS (runs/ by default); the same command goes on after a stop."""
     configs = _seeds_outermost([cell.config for cell in _cells(question, preset, unverified_data)])
     try:
-        executor = scheduler and _dask(scheduler)
-        outcome = grid.run(configs, Store(), jobs=jobs, device=device, budget=budget, executor=executor, stack=stack)
+        with _dask(scheduler) if scheduler else nullcontext() as executor:
+            outcome = grid.run(configs, Store(), jobs=jobs, device=device, budget=budget, executor=executor, stack=stack)
     except DataError as error:
         raise typer.BadParameter(str(error)) from None
     except KeyboardInterrupt:
@@ -127,9 +129,10 @@ def publish(question: Question = None, preset: PresetName = "cpu", figures: Path
 
 @app.command()
 def merge(folder: Path) -> None:
-    """Take over the runs of another machine's folder of records that yours lacks; exit 1 if a file of it is no sound record."""
+    """Take over the runs that yours lacks: of another machine's folder of records, or the published ones (asym merge figures).
+    Exit 1 if a file of it is no sound record."""
     try:
-        merged = Store().merge(folder)
+        merged = publication.merge(folder, Store())
     except NotADirectoryError as error:
         raise typer.BadParameter(str(error)) from None
     for ours, theirs in merged.differ:
@@ -283,10 +286,14 @@ def _cells(question: str | None, preset: str, unverified_data: bool) -> list[que
         raise typer.BadParameter(str(error)) from None
 
 
-def _dask(address: str):
+@contextmanager
+def _dask(address: str) -> Iterator[Executor]:
     try:
         from distributed import Client
 
-        return Client(address).get_executor()
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # the command tells of one that has gone
+        client = Client(address)
     except (ImportError, OSError, ValueError) as error:
         raise typer.BadParameter(f"scheduler {address}: {error}") from None
+    with client:
+        yield client.get_executor()

@@ -136,7 +136,8 @@ def _operations(config: Config) -> float:
     for each trained on, with those of the backward pass; the tied net that a pretrained convolution comes from takes as many."""
     trained = (config.subset or TRAINING_IMAGES) - config.validation
     tested = (config.test_subset or TEST_IMAGES) + config.validation
-    shape = Config(dataset=config.dataset, net=config.net, hidden=config.hidden, rules=("bp",) * config.layers)
+    tied = config.net.removesuffix("_untied")  # which multiplies as often
+    shape = Config(dataset=config.dataset, net=tied, hidden=config.hidden, rules=("bp",) * config.layers)
     passes = 3 * (config.pretrained + config.epochs) * trained + (config.epochs + 1) * tested
     return passes * _forward_operations(shape)
 
@@ -249,7 +250,7 @@ def _drain(
             task = running.pop(future)
             yield from zip(task, [future.exception()] * len(task) if future.exception() else future.result(), strict=True)
         if lost:
-            raise BrokenExecutor("the executor gave its runs up; those that finished are stored")
+            raise BrokenExecutor("the executor gave its runs up")
 
 
 def _wait(running: Collection[Future], seconds: float) -> set[Future]:

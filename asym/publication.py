@@ -1,13 +1,14 @@
 """Published runs: one Parquet file a question, and which of them a page shows."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -17,11 +18,12 @@ from asym.checks import expect, in_short
 from asym.config import Config
 from asym.measures import MEASURES
 from asym.questions import QUESTIONS, cells
-from asym.results import Record, whole
-from asym.soundness import SPLIT_COLUMN, check_kinds
+from asym.results import Merged, Record, Store, whole
+from asym.soundness import SPLIT_COLUMN, check, check_kinds
 
 LEVELS = ("quick", "cpu", "bf16", "paper")  # from the smallest
 FILE = "runs.parquet"
+COMMON = ("run", "config", "diverged", "provenance")  # what every row of a run repeats
 
 
 def publish(records: Iterable[Record], path: Path) -> None:
@@ -47,18 +49,20 @@ def published(path: Path) -> list[Record]:
     try:
         if not path.is_file():
             raise ValueError("not a file")
-        return [_record(run, rows) for run, rows in pd.read_parquet(path).groupby("run", sort=True)]
+        runs: dict[str, list[dict[str, Any]]] = {}
+        for row in pd.read_parquet(path).to_dict("records"):
+            runs.setdefault(row["run"], []).append(row)
+        return [_record(run, runs[run]) for run in sorted(runs)]
     except (pa.ArrowException, OSError, KeyError, TypeError, AttributeError, RecursionError, ValueError) as error:
         raise ValueError(f"{path}: not a file of published runs ({in_short(str(error))[1:-1]})") from error
 
 
-def _record(run: str, rows: pd.DataFrame) -> Record:
-    first = rows.iloc[0]
+def _record(run: str, rows: list[dict[str, Any]]) -> Record:
+    first = rows[0]
     config = Config.from_dict(json.loads(first["config"]))
     expect("run", run, run == config.hash, config.hash)
-    common = ["run", "config", "diverged", "provenance"]
-    columns = rows.drop(columns=common if config.validation else [*common, SPLIT_COLUMN], errors="ignore")
-    epochs = [{k: _floats(v) if k in MEASURES else v for k, v in row.items()} for row in columns.to_dict("records")]
+    apart = {*COMMON} if config.validation else {*COMMON, SPLIT_COLUMN}
+    epochs = [{k: _floats(v) if k in MEASURES else v for k, v in row.items() if k not in apart} for row in rows]
     record = Record(config, epochs, bool(first["diverged"]), json.loads(first["provenance"]))
     check_kinds(record)
     return record
@@ -66,7 +70,24 @@ def _record(run: str, rows: pd.DataFrame) -> Record:
 
 def _floats(values: Iterable[float | None]) -> list[float]:
     """A measure's list; of a file in which every value is NaN each comes back as None."""
-    return [math.nan if value is None else float(value) for value in values]
+    return np.asarray(values, float).tolist()
+
+
+def merge(folder: Path, store: Store) -> Merged:
+    """Takes over what the store lacks of a folder's records and published runs (of its own, or of the questions' folders in it);
+    see Store.merge."""
+    merged = store.merge(folder)
+    for path in sorted([*folder.glob(FILE), *folder.glob(f"*/{FILE}")]):
+        try:
+            found = published(path)
+            for record in found:
+                check(record)
+        except ValueError as error:
+            merged.refused[path] = in_short(str(error))[1:-1]
+            continue
+        for record in found:
+            store.take(record, merged)
+    return merged
 
 
 def library(figures: Path) -> dict[str, Record]:

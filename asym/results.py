@@ -129,15 +129,19 @@ class Store:
             except (OSError, ValueError) as error:
                 merged.refused[path] = in_short(str(error))[1:-1]
                 continue
-            ours = self.load(theirs.config)
-            if ours is None:
-                self.save(theirs)
-                merged.new.append(theirs)
-            elif _outcome(ours) == _outcome(theirs):
-                merged.alike.append(theirs)
-            else:
-                merged.differ.append((ours, theirs))
+            self.take(theirs, merged)
         return merged
+
+    def take(self, theirs: Record, merged: Merged) -> None:
+        """Takes over one record if this store lacks its run, and adds to merged what came of it."""
+        ours = self.load(theirs.config)
+        if ours is None:
+            self.save(theirs)
+            merged.new.append(theirs)
+        elif _outcome(ours) == _outcome(theirs):
+            merged.alike.append(theirs)
+        else:
+            merged.differ.append((ours, theirs))
 
     def records(self) -> Iterator[Record]:
         """Every sound record of the store."""

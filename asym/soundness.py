@@ -12,6 +12,7 @@ TOLD = {"code": str, "data_fingerprint": str}  # of their kinds, where they are 
 SPLIT_COLUMN = "validation_accuracy"  # of runs that hold images out, and of no others
 BOUNDS = {name: (0, 1) for name in ("train_accuracy", "test_accuracy", SPLIT_COLUMN, "sign_agreement", "idle")}
 BOUNDS |= {name: (0, 180) for name in ("weight_angle", "delta_angle", "gradient_angle")}
+NUMBERS = {int, float}  # the types of what a row holds; NaN where there is none
 NONNEGATIVE = ("train_loss", "seconds", "feedback_ratio", "drift")
 
 
@@ -34,21 +35,17 @@ def check(record: "Record") -> None:  # noqa: F821, its class is made of what is
 def check_kinds(record: "Record") -> None:  # noqa: F821
     """ValueError where a record's parts are not of their kinds, whatever the numbers say."""
     expect("diverged", record.diverged, isinstance(record.diverged, bool), "true or false")
+    layers = record.config.layers
     columns = {*COLUMNS, *MEASURES, *([SPLIT_COLUMN] if record.config.validation else [])}
     for row in record.epochs:
         expect("columns", sorted(row), set(row) == columns, ", ".join(sorted(columns)))
         expect("epoch", row["epoch"], is_whole(row["epoch"], 0), "a whole number")
         for name in row.keys() - {"epoch", *MEASURES}:
-            expect(name, row[name], _is_entry(row[name]), "a number")
+            expect(name, row[name], type(row[name]) in NUMBERS, "a number")
         for name in MEASURES:
-            holds = isinstance(row[name], list) and len(row[name]) == record.config.layers and all(map(_is_entry, row[name]))
-            expect(name, row[name], holds, f"a list of {record.config.layers} numbers")
+            listed = isinstance(row[name], list) and len(row[name]) == layers
+            expect(name, row[name], listed and NUMBERS.issuperset(map(type, row[name])), f"a list of {layers} numbers")
     _check_provenance(record.provenance)
-
-
-def _is_entry(value: Any) -> bool:
-    """A number; NaN where there is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_provenance(provenance: Any) -> None:

@@ -23,7 +23,6 @@ def folder(monkeypatch, tmp_path):
     monkeypatch.delenv("ASYM_DATA", raising=False)
     monkeypatch.setenv("ASYM_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(cli.console, "width", 400)
-    monkeypatch.setenv("TERMINAL_WIDTH", "400")
     return tmp_path / "runs"
 
 

@@ -400,6 +400,13 @@ def test_the_operations_are_those_of_the_products():
     assert grid._operations(held) == (3 * 7 * 300 + 8 * (100 + 200)) * once
 
 
+def test_an_untied_net_multiplies_as_often_as_the_tied_one_by_which_it_is_counted():
+    tied = Config(net="poggio", rules=("bp",) * 5)
+    untied = replace(tied, net="poggio_untied")
+    assert grid._operations(untied) == grid._operations(tied)
+    assert grid._forward_operations(untied) == grid._forward_operations(tied)
+
+
 @pytest.mark.parametrize("net", ["poggio", "poggio_untied"])
 def test_the_epochs_of_a_pretrained_convolution_count(net):
     config = Config(net=net, rules=("bp",) * 5, frozen=(0,), subset=1000, test_subset=300, epochs=2)

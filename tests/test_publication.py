@@ -66,6 +66,32 @@ def test_nothing_published_is_no_runs(tmp_path):
     assert published(path) == [] and not path.exists()
 
 
+def test_a_store_takes_the_published_runs_over_and_a_grid_goes_on_from_them(tmp_path, made):
+    theirs, store = Store(tmp_path / "theirs"), Store(tmp_path / "runs")
+    for run in made:
+        theirs.save(run)
+    stored = [theirs.load(run.config) for run in made]
+    publish(stored[:2], tmp_path / "figures/dense/runs.parquet")
+    publish(stored[2:], tmp_path / "figures/depth/runs.parquet")
+    assert len(publication.merge(tmp_path / "figures/dense", store).new) == 2
+    merged = publication.merge(tmp_path / "figures", store)
+    assert (len(merged.new), len(merged.alike), merged.differ, merged.refused) == (2, 2, [], {})
+    assert [text(store.load(run.config)) for run in made] == list(map(text, stored))
+    assert grid.run([run.config for run in made], store) == grid.Outcome(0, 4, 0)
+
+
+def test_a_published_file_with_an_unsound_run_is_refused_whole(tmp_path, made):
+    late = [row | {"epoch": row["epoch"] + 1} for row in made[1].epochs]
+    path = tmp_path / "theirs/runs.parquet"
+    publish([made[0], replace(made[1], epochs=late)], path)
+    other = tmp_path / "theirs/dense/runs.parquet"
+    other.parent.mkdir()
+    other.write_text("half a file")
+    merged = publication.merge(tmp_path / "theirs", Store(tmp_path / "runs"))
+    assert list(merged.refused) == [other, path] and "epoch must be 0 to 2" in merged.refused[path]
+    assert not merged.new and not (tmp_path / "runs").exists()
+
+
 def test_the_library_has_every_run_whatever_question_it_was_published_under(tmp_path, made):
     assert library(tmp_path) == {}
     publish(made[:2], tmp_path / "dense/runs.parquet")

@@ -46,7 +46,7 @@ def figures(written, tmp_path):
 def asym(*arguments):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli.console, "width", 400)
-        done = CliRunner().invoke(app, ["verify", *map(str, arguments)], env={"TERMINAL_WIDTH": "400"})
+        done = CliRunner().invoke(app, ["verify", *map(str, arguments)])
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done.exit_code, done.stdout, done.stderr
 
