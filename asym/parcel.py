@@ -18,11 +18,11 @@ def pack(pages: Path, target: Path) -> None:
     """
     if not (pages / "index.html").exists():
         raise FileNotFoundError(f"pages must be the folder of a built book; got {str(pages)!r}, which has no index.html")
-    files = _under(pages, "html") | _under(EMBEDDED, "data")
-    sums = "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}\n" for name, path in files.items())
-    top = target.stem
+    sums, top = "", target.stem
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as parcel:
-        for name, content in ((name, path.read_bytes()) for name, path in files.items()):
+        for name, path in (_under(pages, "html") | _under(EMBEDDED, "data")).items():
+            content = path.read_bytes()
+            sums += f"{hashlib.sha256(content).hexdigest()}  {name}\n"
             _write(parcel, f"{top}/{name}", content)
         _write(parcel, f"{top}/{SUMS}", sums.encode())
 

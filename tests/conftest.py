@@ -12,6 +12,8 @@ import pytest
 import torch
 from filelock import FileLock
 
+from asym.results import Store
+
 torch.set_num_threads(1)
 os.environ["TERMINAL_WIDTH"] = "400"  # for typer's errors, which reads it once, whichever test comes first
 ROOT = Path(__file__).parent.parent
@@ -31,6 +33,19 @@ def without_network():
     alone = ["unshare", "--map-root-user", "--net"]
     allowed = shutil.which("unshare") and subprocess.run([*alone, "true"], capture_output=True).returncode == 0
     return alone if allowed else []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def embedded():
+    """The data are those that come with the package, whatever the reader's $ASYM_DATA has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("ASYM_DATA", raising=False)
+        yield
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "runs")
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,6 @@ from asym.results import Record, Store
 @pytest.fixture(autouse=True)
 def folder(monkeypatch, tmp_path):
     """An empty store; a terminal wide enough that no message is broken over lines."""
-    monkeypatch.delenv("ASYM_DATA", raising=False)
     monkeypatch.setenv("ASYM_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(cli.console, "width", 400)
     return tmp_path / "runs"
@@ -43,9 +42,7 @@ def row(table, name):
 @pytest.fixture(scope="module")
 def record():
     """A real run; its rows serve for any config's record here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("ASYM_DATA", raising=False)
-        return grid.perform(Config(subset=500, hidden=(8,), rules=("bp", "fa")))
+    return grid.perform(Config(subset=500, hidden=(8,), rules=("bp", "fa")))
 
 
 def test_the_installed_command_is_this_one():

@@ -21,20 +21,9 @@ from typer.testing import CliRunner
 from asym import gemm, grid, presets
 from asym.cli import app
 from asym.questions import cells
-from asym.results import Store
 
 TINY_PRESET = {"preset": "smoke", "dataset": "fashion_mnist", "subset": 500, "test_subset": 500, "batch": 50, "epochs": 5}
 TINY_PRESET |= {"seeds": [0]}
-
-
-@pytest.fixture(autouse=True)
-def embedded(monkeypatch):
-    monkeypatch.delenv("ASYM_DATA", raising=False)
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "runs")
 
 
 class Cluster:

@@ -46,9 +46,7 @@ def folder(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def fashion():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("ASYM_DATA", raising=False)
-        return load("fashion_mnist")
+    return load("fashion_mnist")
 
 
 # Small data sets: the same layouts with 1/500 of the images, and their own checksums.
@@ -634,7 +632,7 @@ def test_real_cifar10_with_standins(folder):
 
 
 def test_real_cifar10(folder):
-    place = next((place for place in ("cifar-10-batches-bin", "cifar-10-batches-py") if (REAL / place).is_dir()), None)
+    place = next((place for place in ("cifar-10-batches-bin", "cifar-10-batches-py") if any((REAL / place).glob("data_*"))), None)
     if place is None:
         pytest.skip("$ASYM_DATA has no CIFAR-10")
     only(folder, place)

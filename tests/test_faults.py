@@ -33,11 +33,6 @@ PRESET |= {"seeds": [0, 1, 2, 3]}
 COMMAND = ("run", "dense", "--preset", "smoke", "--jobs", "2", "--budget", "3600")
 
 
-@pytest.fixture(autouse=True)
-def embedded(monkeypatch):
-    monkeypatch.delenv("ASYM_DATA", raising=False)
-
-
 class Nursery:
     """The process that starts grids at once (see nursery.py), and the grids that it has started."""
 
@@ -81,7 +76,6 @@ def nursery(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(presets, "FOLDER", folder)
         patch.setenv("ASYM_GEMM", gemm.library())
-        patch.delenv("ASYM_DATA", raising=False)
         nursery = Nursery(folder)
         yield nursery
     nursery.process.kill()
@@ -285,14 +279,9 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def store(tmp_path):
-    (tmp_path / "runs").mkdir()
-    return Store(tmp_path / "runs")
-
-
-@pytest.fixture
 def holder(store):
     """A process that holds TINY's run, as another grid would."""
+    store.folder.mkdir()
     command = [sys.executable, "-c", HOLDER, store.folder / holds.FILE, str(holds._place(TINY))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"held\n"

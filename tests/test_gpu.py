@@ -17,7 +17,6 @@ RUN = Config(subset=300, test_subset=100, hidden=(12, 10), rules=last("fa", 2, 3
 @pytest.fixture(autouse=True)
 def exact(monkeypatch):
     """Full fp32 products, on this file's own copy of the data."""
-    monkeypatch.delenv("ASYM_DATA", raising=False)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
 

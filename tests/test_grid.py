@@ -26,23 +26,12 @@ from asym.config import Config
 from asym.data import DataError
 from asym.presets import load
 from asym.questions import QUESTIONS, cells
-from asym.results import Store
 
 TINY = Config(subset=500, hidden=(8,), rules=("bp", "fa"))
 GRID = [replace(TINY, seed=seed, rules=("bp", rule)) for seed in (0, 1) for rule in ("bp", "fa", "shared_update")]
 LONG = replace(TINY, epochs=100_000)  # hours
 BAD = replace(TINY, subset=70_000)  # more than there are: this run raises
 QUICK = [cell.config for cell in cells("dense", load("quick"))]
-
-
-@pytest.fixture(autouse=True)
-def embedded(monkeypatch):
-    monkeypatch.delenv("ASYM_DATA", raising=False)
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "runs")
 
 
 @pytest.fixture
@@ -60,9 +49,7 @@ def numbers(record):
 @pytest.fixture(scope="module")
 def undisturbed():
     """What each config's record must hold: trained here, in order, without a grid."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("ASYM_DATA", raising=False)
-        return {config: numbers(grid.perform(config)) for config in GRID + QUICK}
+    return {config: numbers(grid.perform(config)) for config in GRID + QUICK}
 
 
 def same_as(undisturbed, store, configs):

@@ -50,7 +50,6 @@ PACKAGE = Path(asym.__file__).parent
 def stock(monkeypatch):
     monkeypatch.setenv("ASYM_GEMM", "stock")
     monkeypatch.setenv("ASYM_UNTIED", "torch")
-    monkeypatch.delenv("ASYM_DATA", raising=False)
 
 
 def tried(call, error=ValueError):

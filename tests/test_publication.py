@@ -22,9 +22,7 @@ DIVERGED = replace(BP, rules=("bp", "fa"), optimizer="sgd", lr=1e30, epochs=5)
 @pytest.fixture(scope="module")
 def made():
     """Real runs, one of them diverged, one with images held out."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("ASYM_DATA", raising=False)
-        return [grid.perform(config) for config in (BP, DEEP, HELD_OUT, DIVERGED)]
+    return [grid.perform(config) for config in (BP, DEEP, HELD_OUT, DIVERGED)]
 
 
 def text(record):

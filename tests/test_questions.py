@@ -43,11 +43,6 @@ CLAIMS = [(name, claim) for name, question in QUESTIONS.items() for claim in que
 SMOKE = load("smoke")
 
 
-@pytest.fixture(autouse=True)
-def embedded(monkeypatch):
-    monkeypatch.delenv("ASYM_DATA", raising=False)
-
-
 def named(network):
     """What the original says of a name: the kind of net, and R and R* (-U) on the last n layers, from the output backwards."""
     kind, rest = network.replace("PG-Untie", "PU")[:2], network.replace("PG-Untie", "PU").partition("R")[2]

@@ -25,14 +25,7 @@ DIVERGED = replace(FA, optimizer="sgd", lr=1e30, epochs=5)
 @pytest.fixture(scope="module")
 def made():
     """Real runs, one of them diverged; on this file's own copy of the data and with no process started."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("ASYM_DATA", raising=False)
-        return [grid.perform(config) for config in (BP, FA, DEEP, DIVERGED)]
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "runs")
+    return [grid.perform(config) for config in (BP, FA, DEEP, DIVERGED)]
 
 
 def text(record):

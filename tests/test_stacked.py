@@ -36,11 +36,6 @@ CASES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def own_data(monkeypatch):
-    monkeypatch.delenv("ASYM_DATA", raising=False)
-
-
 def seeds(config):
     return [replace(config, seed=seed) for seed in SEEDS]
 

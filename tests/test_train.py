@@ -41,15 +41,12 @@ def fashion() -> data.Dataset:
 
 @pytest.fixture(scope="module")
 def images():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("ASYM_DATA", raising=False)
-        return fashion()
+    return fashion()
 
 
 @pytest.fixture(autouse=True)
 def stock(monkeypatch):
     monkeypatch.setenv("ASYM_GEMM", "stock")
-    monkeypatch.delenv("ASYM_DATA", raising=False)
     _KERNELS.clear()  # these small images go by the fingerprint of the whole set
 
 

@@ -198,7 +198,6 @@ def test_a_number_that_one_side_lacks_does_not_match():
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """A quick preset of seconds, its runs published with their registers; a folder and threads to rerun them in."""
-    monkeypatch.delenv("ASYM_DATA", raising=False)
     monkeypatch.setattr(presets, "FOLDER", tmp_path)
     level = {
         "preset": "quick",
