@@ -74,14 +74,15 @@ def judge(claims: Iterable[Claim], evidence: Evidence) -> pd.DataFrame:
 
 
 def verdict(judged: pd.DataFrame) -> str:
-    """The question's verdict from its claims: holds, holds in part, contradicted, or not yet tested; the first three "so far"
-    where some claims are not yet tested."""
+    """The question's verdict from its tested claims: holds or contradicted (each "in part" where it is not all, and contradicted
+    only where none holds), or not settled; "so far" where some claims are not yet tested; not yet tested where none is."""
     judged = judged.loc[judged["verdict"] != "", "verdict"]
     tested = judged[judged != UNTESTED]
     if not len(tested):
         return UNTESTED
-    found = HOLDS if (tested == HOLDS).all() else CONTRADICTED if (tested == CONTRADICTED).all() else "holds in part"
-    return found if len(tested) == len(judged) else f"{found} so far"
+    found = next((kind for kind in (HOLDS, CONTRADICTED) if (tested == kind).any()), OPEN)
+    part = "" if (tested == found).all() else " in part"
+    return f"{found}{part}" + ("" if len(tested) == len(judged) else " so far")
 
 
 def summary(judged: pd.DataFrame) -> str:

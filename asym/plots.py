@@ -17,6 +17,7 @@ from asym.cells import LAYERS, kind, rules_of
 from asym.claims import UNTESTED
 from asym.frames import interval
 from asym.rules import RULES
+from asym.soundness import BOUNDS as SHARES_AND_ANGLES
 
 STYLE = {
     "svg.hashsalt": "asym",  # the same figure gives the same bytes
@@ -36,6 +37,7 @@ SHADES = {1: 0.0, 2: -0.3, 3: -0.45, 4: -0.6}  # of a rule's colour by the layer
 VARIANTS = ((0.0, "-"), (0.3, "--"), (-0.4, ":"), (0.15, "-."))
 NEUTRAL = "0.25"  # the colour of what has no rule
 PANEL_NAMES = {"ce": "cross entropy", "hinge": "hinge loss", "sgd": "SGD", "adam": "Adam", "nesterov": "Nesterov momentum"}
+BOUNDS = SHARES_AND_ANGLES | {"accuracy": (0, 100)}  # in %
 MEASURE_NAMES = {
     "weight_angle": "weight angle (°)",
     "delta_angle": "local delta angle (°)",
@@ -91,17 +93,34 @@ def _band(ax: Axes, summary: pd.DataFrame, x: str, **style) -> None:
     ax.fill_between(summary[x], summary["mean"] - half, summary["mean"] + half, color=line.get_color(), alpha=0.2, lw=0)
 
 
-def _panels(names: list[str], height: float, **options) -> tuple[Figure, list[Axes]]:
-    """A figure with a titled panel a name, two or three in a row."""
+def _told(rows: pd.DataFrame, panel: str) -> dict[str, str]:
+    """What each panel's nets are trained on and for how long, where the panels differ in it."""
+    if not {"dataset", "epochs"} <= set(rows) or panel == "dataset":
+        return {}
+    trained = rows.groupby(panel, sort=False).agg({"dataset": "first", "epochs": "max"})
+    alike = len(trained.drop_duplicates()) == 1
+    return {} if alike else {name: f"{row.dataset}, {row.epochs} epochs" for name, row in trained.iterrows()}
+
+
+def _panels(names: list[str], height: float, told: dict[str, str] | None = None, **options) -> tuple[Figure, list[Axes]]:
+    """A figure with a titled panel a name, two or three in a row; told: a second line of its title."""
     columns = min(2 if len(names) == 4 else 3, max(1, len(names)))
     rows = max(1, math.ceil(len(names) / columns))
     size = (WIDTH, height * rows + 0.5)
     figure, axes = plt.subplots(rows, columns, layout="constrained", figsize=size, squeeze=False, **options)
     for ax, name in zip(axes.flat, names, strict=False):
-        ax.set_title(PANEL_NAMES.get(name, name), fontsize=10)
+        ax.set_title(PANEL_NAMES.get(name, name) + (f"\n{told[name]}" if told else ""), fontsize=10)
     for ax in axes.flat[len(names) :]:
         ax.set_visible(False)
     return figure, list(axes.flat[: len(names)])
+
+
+def _within(ax: Axes, measure: str) -> None:
+    """Ends the y axis where the measure does: an interval over few seeds may reach beyond what it can be."""
+    if measure in BOUNDS:
+        (low, high), (bottom, top) = BOUNDS[measure], ax.get_ylim()
+        margin = 0.03 * (min(top, high) - max(bottom, low))
+        ax.set_ylim(max(bottom, low - margin), min(top, high + margin))
 
 
 def _legend(figure: Figure, axes: list[Axes], extra: tuple = ()) -> None:
@@ -132,7 +151,7 @@ def against(
     """The mean of a column over seeds against another, with its interval: a line a value of one column, a panel a value of
     another. labels: of the x and the y axis."""
     panels, lines = (list(dict.fromkeys(rows[name])) for name in (panel, line))
-    figure, axes = _panels(panels, 2.9, sharey=True)
+    figure, axes = _panels(panels, 2.9, _told(rows, panel), sharey=True)
     style = styles(rows, line)
     for index, (ax, name) in enumerate(zip(axes, panels, strict=True)):
         for label in lines:
@@ -149,6 +168,7 @@ def against(
         else:
             ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes[0].set_ylabel(labels[1])
+    _within(axes[0], value)
     _legend(figure, axes)
     return figure
 
@@ -164,7 +184,7 @@ def learning_curves(runs: pd.DataFrame, printed: pd.DataFrame, panel: str = "los
     panels = list(dict.fromkeys(runs[panel]))
     networks = list(dict.fromkeys(runs["network"]))
     style = styles(runs, "network")
-    figure, axes = _panels(panels, 3.0, sharey=True)
+    figure, axes = _panels(panels, 3.0, _told(runs, panel), sharey=True)
     for ax, name in zip(axes, panels, strict=True):
         for network in networks:
             mine = _summary(runs[(runs[panel] == name) & (runs["network"] == network)], ["epoch"], "accuracy")
@@ -176,6 +196,7 @@ def learning_curves(runs: pd.DataFrame, printed: pd.DataFrame, panel: str = "los
                 cross = {"color": style[network]["color"], "ms": 8, "mew": 2, "clip_on": False}
                 ax.plot(theirs["epochs"].fillna(last), theirs["accuracy_percent"], "x", **cross)
         ax.set(xlabel="epoch", ylabel="test accuracy (%)" if ax is axes[0] else "")
+    _within(axes[0], "accuracy")
     cross = plt.Line2D([], [], color="black", ls="", marker="x", ms=8, mew=2)
     _legend(figure, axes, (("original", cross),))
     return figure
@@ -186,7 +207,7 @@ def train_and_test(runs: pd.DataFrame, panel: str = "activation") -> Figure:
     runs = accuracies(runs[runs["epoch"] > 0]).assign(training=100 * runs["train_accuracy"])
     panels, networks = list(dict.fromkeys(runs[panel])), list(dict.fromkeys(runs["network"]))
     style = styles(runs, "network")
-    figure, axes = _panels(panels, 3.0, sharey=True)
+    figure, axes = _panels(panels, 3.0, _told(runs, panel), sharey=True)
     for ax, name in zip(axes, panels, strict=True):
         for network in networks:
             mine = runs[(runs[panel] == name) & (runs["network"] == network)]
@@ -196,6 +217,7 @@ def train_and_test(runs: pd.DataFrame, panel: str = "activation") -> Figure:
                     label = network if value == "accuracy" else None
                     _band(ax, summary, "epoch", color=style[network]["color"], ls=dash, lw=1.4, label=label)
         ax.set(xlabel="epoch", ylabel="accuracy (%)" if ax is axes[0] else "")
+    _within(axes[0], "accuracy")
     _legend(figure, axes, (("training", plt.Line2D([], [], color="black", ls="--")),))
     return figure
 
@@ -303,6 +325,7 @@ def alignment(layers: pd.DataFrame, measures: tuple[str, ...] = ("weight_angle",
             if measure.endswith("angle"):
                 ax.axhline(90, color="0.4", lw=0.8, ls=":")
         row[0].set_ylabel(MEASURE_NAMES[measure].replace(" angle", "\nangle"))
+        _within(row[0], measure)
     for ax, network in zip(axes[0], networks, strict=True):
         ax.set_title(network, fontsize=10)
     for ax in axes[-1]:

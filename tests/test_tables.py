@@ -266,7 +266,9 @@ def test_claims_need_seeds_epochs_and_the_planned_data(dense):
         ([claims.HOLDS] * 2, "holds"),
         ([claims.HOLDS, ""], "holds"),
         ([claims.HOLDS, claims.OPEN], "holds in part"),
-        ([claims.OPEN], "holds in part"),
+        ([claims.OPEN, claims.OPEN], "not settled"),
+        ([claims.OPEN, claims.UNTESTED], "not settled so far"),
+        ([claims.OPEN, claims.CONTRADICTED], "contradicted in part"),
         ([claims.CONTRADICTED] * 2, "contradicted"),
         ([claims.HOLDS, claims.UNTESTED], "holds so far"),
         ([claims.CONTRADICTED, claims.UNTESTED], "contradicted so far"),
@@ -334,6 +336,13 @@ def test_train_and_test_curves():
     assert [line.get_linestyle() for line in left.get_lines()] == ["-", "--"]
 
 
+def test_panels_of_other_data_or_epochs_say_which():
+    plan = [cell("a", "DSR1", epochs=4), cell("b", "DSR1", epochs=2, dataset="fashion_mnist")]
+    runs = frame((c, record(c.config, 0.4)) for c in plan)
+    titles = [[ax.get_title() for ax in plots.train_and_test(runs, panel).axes] for panel in ("part", "dataset")]
+    assert titles == [["a\ncifar10, 4 epochs", "b\nfashion_mnist, 2 epochs"], ["cifar10", "fashion_mnist"]]
+
+
 def test_the_original_beside_ours(dense):
     figure = plots.beside_original(tables.beside_original(*dense))
     points = lambda mark: [line for line in figure.axes[0].get_lines() if line.get_marker() == mark]  # noqa: E731
@@ -377,6 +386,17 @@ def test_a_panel_has_the_lines_that_have_rows_and_rows_without_a_value_are_left_
     left, right = plots.against(rows, "x").axes
     assert {name: line.get_ydata().tolist() for name, line in lines(left).items()} == {"bp": [1.0], "fa": [3.0]}
     assert {name: line.get_ydata().tolist() for name, line in lines(right).items()} == {"bp": [5.0]}
+
+
+def test_an_axis_ends_where_the_measure_does():
+    """The intervals reach from -60 to 120 degrees; an error has no such bounds."""
+    rows = pd.DataFrame(
+        {"x": [1, 1, 2, 2], "gradient_angle": [20.0, 40.0] * 2, "error": [20.0, 40.0] * 2, "rule": "fa", "part": "a"}
+    )
+    (ax,), (free,) = (plots.against(rows, "x", value=value).axes for value in ("gradient_angle", "error"))
+    low, high = ax.get_ylim()
+    assert -6 < low < 0 and 157 < high < 180
+    assert free.get_ylim()[0] < -90
 
 
 def test_the_forest_of_differences(evidence):
