@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 
 import matplotlib
 import matplotlib.colors
@@ -115,9 +116,9 @@ def _panels(names: list[str], height: float, told: dict[str, str] | None = None,
     return figure, list(axes.flat[: len(names)])
 
 
-def _within(ax: Axes, measure: str) -> None:
-    """Ends the y axis where the measure does: an interval over few seeds may reach beyond what it can be."""
-    if measure in BOUNDS:
+def _within(axes: Iterable[Axes], measure: str) -> None:
+    """Ends the y axes where the measure does: an interval over few seeds may reach beyond what it can be."""
+    for ax in axes if measure in BOUNDS else ():
         (low, high), (bottom, top) = BOUNDS[measure], ax.get_ylim()
         margin = 0.03 * (min(top, high) - max(bottom, low))
         ax.set_ylim(max(bottom, low - margin), min(top, high + margin))
@@ -168,7 +169,7 @@ def against(
         else:
             ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes[0].set_ylabel(labels[1])
-    _within(axes[0], value)
+    _within(axes, value)
     _legend(figure, axes)
     return figure
 
@@ -196,7 +197,7 @@ def learning_curves(runs: pd.DataFrame, printed: pd.DataFrame, panel: str = "los
                 cross = {"color": style[network]["color"], "ms": 8, "mew": 2, "clip_on": False}
                 ax.plot(theirs["epochs"].fillna(last), theirs["accuracy_percent"], "x", **cross)
         ax.set(xlabel="epoch", ylabel="test accuracy (%)" if ax is axes[0] else "")
-    _within(axes[0], "accuracy")
+    _within(axes, "accuracy")
     cross = plt.Line2D([], [], color="black", ls="", marker="x", ms=8, mew=2)
     _legend(figure, axes, (("original", cross),))
     return figure
@@ -217,7 +218,7 @@ def train_and_test(runs: pd.DataFrame, panel: str = "activation") -> Figure:
                     label = network if value == "accuracy" else None
                     _band(ax, summary, "epoch", color=style[network]["color"], ls=dash, lw=1.4, label=label)
         ax.set(xlabel="epoch", ylabel="accuracy (%)" if ax is axes[0] else "")
-    _within(axes[0], "accuracy")
+    _within(axes, "accuracy")
     _legend(figure, axes, (("training", plt.Line2D([], [], color="black", ls="--")),))
     return figure
 
@@ -325,7 +326,7 @@ def alignment(layers: pd.DataFrame, measures: tuple[str, ...] = ("weight_angle",
             if measure.endswith("angle"):
                 ax.axhline(90, color="0.4", lw=0.8, ls=":")
         row[0].set_ylabel(MEASURE_NAMES[measure].replace(" angle", "\nangle"))
-        _within(row[0], measure)
+        _within(row, measure)
     for ax, network in zip(axes[0], networks, strict=True):
         ax.set_title(network, fontsize=10)
     for ax in axes[-1]:

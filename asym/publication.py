@@ -19,7 +19,7 @@ from asym.config import Config
 from asym.measures import MEASURES
 from asym.questions import QUESTIONS, cells
 from asym.results import Merged, Record, Store, whole
-from asym.soundness import SPLIT_COLUMN, check, check_kinds
+from asym.soundness import SPLIT_COLUMN, check_kinds
 
 LEVELS = ("quick", "cpu", "bf16", "paper")  # from the smallest
 FILE = "runs.parquet"
@@ -76,18 +76,7 @@ def _floats(values: Iterable[float | None]) -> list[float]:
 def merge(folder: Path, store: Store) -> Merged:
     """Takes over what the store lacks of a folder's records and published runs (of its own, or of the questions' folders in it);
     see Store.merge."""
-    merged = store.merge(folder)
-    for path in sorted([*folder.glob(FILE), *folder.glob(f"*/{FILE}")]):
-        try:
-            found = published(path)
-            for record in found:
-                check(record)
-        except ValueError as error:
-            merged.refused[path] = in_short(str(error))[1:-1]
-            continue
-        for record in found:
-            store.take(record, merged)
-    return merged
+    return store.merge(folder, dict.fromkeys(sorted([*folder.glob(FILE), *folder.glob(f"*/{FILE}")]), published))
 
 
 def library(figures: Path) -> dict[str, Record]:

@@ -6,10 +6,11 @@ import math
 import os
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from asym.cells import Cell
@@ -111,29 +112,30 @@ class Store:
             warnings.warn(f"{path}: damaged record, left out and to be run again ({error})", stacklevel=3)
             return None
 
-    def merge(self, folder: str | Path) -> Merged:
+    def merge(self, folder: str | Path, others: Mapping[Path, Callable[[Path], list[Record]]] = MappingProxyType({})) -> Merged:
         """Takes over the records of another store that this one lacks; nothing of a file is executed.
 
         A run that both have stays as it is here; it is alike where every number but the time it took is equal. A file that is not
-        a sound record of a finished run is refused with the reason: one line, cut short. NotADirectoryError for a folder that is
-        none.
+        a sound record of a finished run is refused with the reason: one line, cut short. others: files of several records, each
+        with what reads it, which are taken whole or refused. NotADirectoryError for a folder that is none.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise NotADirectoryError(f"folder must be a folder of records; got {str(folder)!r}")
         merged = Merged([], [], [], {})
-        for path in sorted(folder.glob("*.json")):
+        for path, read in (dict.fromkeys(sorted(folder.glob("*.json")), lambda path: [_sound(path)]) | others).items():
             try:
-                theirs = _sound(path)
-                check(theirs)
+                found = read(path)
+                for theirs in found:
+                    check(theirs)
             except (OSError, ValueError) as error:
                 merged.refused[path] = in_short(str(error))[1:-1]
                 continue
-            self.take(theirs, merged)
+            for theirs in found:
+                self._take(theirs, merged)
         return merged
 
-    def take(self, theirs: Record, merged: Merged) -> None:
-        """Takes over one record if this store lacks its run, and adds to merged what came of it."""
+    def _take(self, theirs: Record, merged: Merged) -> None:
         ours = self.load(theirs.config)
         if ours is None:
             self.save(theirs)
