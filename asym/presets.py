@@ -22,7 +22,7 @@ class Preset:
     """preset: its name; dataset; subset, test_subset: first n images (None: all); epochs: at most so many (None: the plan's);
     batch, precision (None: the plan's); seeds: one run of every cell for each; unverified_data: accept files whose checksum is
     not the published one. nets: values that a kind of net has of its own; questions: values of a question, which go before those
-    of a net, and the parts and losses of it that are run (all without)."""
+    of a net, the parts and losses of it that are run (all without), and nets of its own, which go before everything."""
 
     preset: str
     dataset: str
@@ -39,8 +39,12 @@ class Preset:
     def __post_init__(self):
         expect("preset", self.preset, isinstance(self.preset, str), "a name")
         _mapping("nets", self.nets, SCALE, NETS)
-        _mapping("questions", self.questions, SCALE + SELECTION)
-        for values in (self._base(), *self.nets.values(), *self.questions.values()):
+        _mapping("questions", self.questions, (*SCALE, *SELECTION, "nets"))
+        own = [values.get("nets", {}) for values in self.questions.values()]
+        for nets in own:
+            _mapping("nets", nets, SCALE, NETS)
+        of_nets = [values for nets in (self.nets, *own) for values in nets.values()]
+        for values in (self._base(), *of_nets, *self.questions.values()):
             self._check(self._base() | dict(values))
         object.__setattr__(self, "seeds", tuple(self.seeds))
 
@@ -57,8 +61,9 @@ class Preset:
         return {name: getattr(self, name) for name in SCALE}
 
     def _scale(self, question: str, net: str) -> dict[str, Any]:
-        own = {k: v for k, v in self.questions.get(question, {}).items() if k in SCALE}
-        return self._base() | dict(self.nets.get(net, {})) | own
+        own = self.questions.get(question, {})
+        scale = {name: value for name, value in own.items() if name in SCALE}
+        return self._base() | dict(self.nets.get(net, {})) | scale | dict(own.get("nets", {}).get(net, {}))
 
     def _selects(self, question: str, part: str, loss: str) -> bool:
         own = self.questions.get(question, {})
@@ -109,8 +114,12 @@ def load(preset: str, **overrides: Any) -> Preset:
         raise ValueError(f"unknown parameters {', '.join(unknown)}; allowed: {', '.join(allowed)}")
     given = {name: value for name, value in overrides.items() if value is not None}
     level = Preset(**_read(FOLDER / f"{preset}.yaml"))
-    keep = lambda own: {name: {k: v for k, v in values.items() if k not in given} for name, values in own.items()}  # noqa: E731
-    return replace(level, **{"nets": keep(level.nets), "questions": keep(level.questions)} | given)
+    return replace(level, **{"nets": _without(level.nets, given), "questions": _without(level.questions, given)} | given)
+
+
+def _without(values: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    """The values without those names, however deep they stand."""
+    return {k: _without(v, names) if isinstance(v, Mapping) else v for k, v in values.items() if k not in names}
 
 
 def _mapping(name: str, value: Any, allowed: tuple[str, ...], names: tuple[str, ...] | None = None) -> None:

@@ -20,7 +20,11 @@ WRONG = {
     "seeds": [[], "012", 3, [0, 0], [-1], [0.5], ["0"], [True], [[0]], {"0": 1}, [None]],
     "unverified_data": ["yes", 1, []],
     "nets": [3, "dense", ["dense"], {"dense": 3}, {"conv": {}}, {"dense": {"lr": 1}}, {"dense": {"parts": ["table 2"]}}],
-    "questions": [3, ["dense"], {"dense": 3}, {"dense": {"lr": 1}}, {"dense": {"losses": "ce"}}, {"dense": {"parts": []}}],
+    "questions": [3, ["dense"], {"dense": 3}, {"dense": {"lr": 1}}, {"dense": {"losses": "ce"}}, {"dense": {"parts": []}}]
+    + [
+        {"dense": {"nets": nets}}
+        for nets in (3, ["dense"], {"conv": {}}, {"dense": {"parts": ["table 2"]}}, {"dense": {"epochs": 0}})
+    ],
 }
 FILE = {"preset": "smoke", "dataset": "fashion_mnist", "subset": 1000, "batch": 100, "epochs": 1, "seeds": [0]}
 REFUSED = [(name, value) for name, values in WRONG.items() for value in values]
@@ -93,7 +97,7 @@ def test_an_unknown_parameter_is_refused_with_those_there_are():
 
 @pytest.mark.parametrize("name, value", [(name, value) for name, value in REFUSED if value is not None])
 def test_a_wrong_value_is_refused_by_name(file, name, value):
-    at_fault = {"subset": "batch|subset", "seeds": "seeds?", "questions": "questions|losses|parts"}.get(name, name)
+    at_fault = {"subset": "batch|subset", "seeds": "seeds?", "questions": "questions|losses|parts|nets|epochs"}.get(name, name)
     with pytest.raises(ValueError, match=rf"^({at_fault}) must "):
         load("smoke", **{name: value})
 
@@ -157,15 +161,17 @@ def test_a_cell_keeps_its_plan_and_all_that_a_preset_does_not_scale():
     assert made.config == replace(PLAN[-1].config, dataset="mnist", subset=700, epochs=9, seed=4)
 
 
-def test_a_questions_values_go_before_a_nets_and_those_before_the_presets():
+def test_the_values_of_a_questions_net_go_before_a_questions_those_before_a_nets_and_those_before_the_presets():
     nets = {"poggio": {"subset": 400, "epochs": 7, "batch": 200, "seeds": [0]}}
-    questions = {"depth": {"epochs": 3, "batch": 100}}
+    questions = {"depth": {"epochs": 3, "batch": 100}, "clipping": {"epochs": 4, "nets": {"poggio": {"epochs": 2}}}}
     level = Preset(preset="mine", dataset="mnist", subset=700, epochs=20, seeds=[0, 1], nets=nets, questions=questions)
     base = {"subset": 700, "test_subset": None, "epochs": 20, "batch": 500, "seeds": (0, 1)}
     assert scale(level.cells("dense", PLAN)) == base
     assert scale(level.cells("dense", PLAN), "poggio") == base | {"subset": 400, "epochs": 7, "batch": 200, "seeds": (0,)}
     assert scale(level.cells("depth", PLAN)) == base | {"epochs": 3, "batch": 100}
     assert scale(level.cells("depth", PLAN), "poggio") == base | {"subset": 400, "epochs": 3, "batch": 100, "seeds": (0,)}
+    assert scale(level.cells("clipping", PLAN)) == base | {"epochs": 4}
+    assert scale(level.cells("clipping", PLAN), "poggio") == base | nets["poggio"] | {"epochs": 2, "seeds": (0,)}
 
 
 def test_a_question_runs_the_parts_and_losses_that_a_preset_selects_of_it():
@@ -221,10 +227,11 @@ def test_overrides_take_the_place_of_the_files_values():
 
 def test_an_override_goes_before_what_nets_and_questions_have_of_their_own(file):
     nets = {"poggio": {"subset": 400, "epochs": 7, "batch": 50}}
-    questions = {"dense": {"epochs": 3, "seeds": [1], "losses": ["ce"]}}
+    questions = {"dense": {"epochs": 3, "seeds": [1], "losses": ["ce"], "nets": {"dense": {"epochs": 5, "batch": 25}}}}
     file.write_text(yaml.safe_dump(FILE | {"nets": nets, "questions": questions}))
     level = load("smoke", epochs=9, seeds=[6, 8])
-    assert level.nets == {"poggio": {"subset": 400, "batch": 50}} and level.questions == {"dense": {"losses": ["ce"]}}
+    assert level.nets == {"poggio": {"subset": 400, "batch": 50}}
+    assert level.questions == {"dense": {"losses": ["ce"], "nets": {"dense": {"batch": 25}}}}
     found = level.cells("dense", PLAN)
     assert scale(found)["epochs"] == scale(found, "poggio")["epochs"] == 9 and scale(found)["seeds"] == (6, 8)
     assert scale(found, "poggio")["subset"] == 400 and {cell.config.loss for cell in found} == {"ce"}
