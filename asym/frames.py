@@ -82,6 +82,16 @@ def from_control(runs: pd.DataFrame, rules: Iterable[str]) -> pd.DataFrame:
     return pd.concat([runs[runs["asymmetric_layers"] > 0], *(control.assign(rule=rule) for rule in rules)])
 
 
+def beside_unclipped(runs: pd.DataFrame) -> pd.DataFrame:
+    """The last rows of runs with clipped gradients, and at that epoch those of the same nets without, once a kind of clipping."""
+    clipped = last_epoch(runs[runs["bound"].notna()])
+    found = [clipped]
+    for (part, optimizer, kind), rows in clipped.groupby(["part", "optimizer", "clipped"], sort=False):
+        free = runs[(runs["part"] == part) & (runs["optimizer"] == optimizer) & runs["bound"].isna()]
+        found.append(at_epoch(free, int(rows["epochs"].max())).assign(clipped=kind))
+    return pd.concat(found)
+
+
 def interval(values: pd.Series) -> tuple[float, float]:
     """The mean and the half-width of its 95 % t interval over seeds; NaN half-width for fewer than two."""
     from scipy.stats import t

@@ -150,9 +150,10 @@ def against(
     log: bool = False,
 ) -> Figure:
     """The mean of a column over seeds against another, with its interval: a line a value of one column, a panel a value of
-    another. labels: of the x and the y axis."""
+    another; rows without an x are a level, dotted over the whole panel. labels: of the x and the y axis."""
     panels, lines = (list(dict.fromkeys(rows[name])) for name in (panel, line))
-    figure, axes = _panels(panels, 2.9, _told(rows, panel), sharey=True)
+    placed = rows[rows[x].notna()]
+    figure, axes = _panels(panels, 2.9, _told(placed, panel), sharey=True)
     style = styles(rows, line)
     for index, (ax, name) in enumerate(zip(axes, panels, strict=True)):
         for label in lines:
@@ -160,10 +161,12 @@ def against(
             summary = _summary(mine, [x], value)
             if len(summary):
                 _band(ax, summary, x, **style[label], ms=5, lw=1.4, label=label)
+            for level in _summary(mine[mine[x].isna()], [line], value)["mean"]:
+                ax.axhline(level, color=style[label]["color"], ls=":", lw=1.4)
         crowded = len(axes) not in (1, 2, 4) and index % 3 != 1  # of three side by side the middle one is labelled
         ax.set(xlabel="" if crowded else labels[0], xscale="log" if log else "linear")
         if log:
-            values = sorted(rows.loc[rows[panel] == name, x].unique())
+            values = sorted(placed.loc[placed[panel] == name, x].unique())
             ax.set_xticks(values, [f"{value:g}" for value in values], fontsize=8)
             ax.minorticks_off()
         else:

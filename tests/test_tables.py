@@ -12,7 +12,7 @@ from scipy import stats
 from asym import claims, plots, tables
 from asym.cells import cell, table
 from asym.claims import Claim
-from asym.frames import at_epoch, frame, from_control, interval, last_epoch
+from asym.frames import at_epoch, beside_unclipped, frame, from_control, interval, last_epoch
 from asym.measures import MEASURES
 from asym.presets import load
 from asym.quantities import Evidence, accuracy
@@ -207,6 +207,24 @@ def test_a_line_over_the_number_of_layers_starts_at_the_control():
     assert lines == {"fa": [1, 0], "shared_update": [1, 0]}
 
 
+def test_clipped_nets_stand_beside_the_same_nets_without_at_their_epoch():
+    wanted = [
+        cell("dense", "DS0", epochs=9),
+        cell("dense", "DS0", epochs=4, optimizer="sgd"),
+        *(cell("dense", "DS0", name=f"DS0, {kind}", epochs=4, **{f"clip_{kind}": 0.1}) for kind in ("value", "norm")),
+        cell("conv", "PG0", epochs=9),
+    ]
+    rows = beside_unclipped(frame((c, record(c.config)) for c in wanted))
+    assert [tuple(row) for row in rows[["network", "optimizer", "clipped", "epoch"]].values] == [
+        ("DS0, value", "adam", "by value", 4),
+        ("DS0, norm", "adam", "by norm", 4),
+        ("DS0", "adam", "by value", 4),
+        ("DS0", "adam", "by norm", 4),
+    ]
+    assert rows["bound"].isna().tolist() == [False, False, True, True]
+    assert beside_unclipped(frame([(wanted[0], record(wanted[0].config))])).empty
+
+
 # --- claims ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -377,6 +395,15 @@ def test_a_logarithmic_axis_names_its_values():
     rows = pd.DataFrame({"bound": [1e-3, 1e-1, 1e-3, 1e-1], "accuracy": 50.0, "rule": ["fa", "fa", "bp", "bp"], "part": "a"})
     (ax,) = plots.against(rows, "bound", log=True).axes
     assert ax.get_xscale() == "log" and [label.get_text() for label in ax.get_xticklabels()] == ["0.001", "0.1"]
+
+
+def test_rows_without_an_x_are_a_level_over_the_panel():
+    rows = pd.DataFrame({"bound": [0.1, 1, math.nan, math.nan], "accuracy": [10.0, 20, 30, 50], "rule": "fa", "part": "a"})
+    (ax,) = plots.against(rows.assign(dataset="cifar10", epochs=[2, 2, 9, 9]), "bound", log=True).axes
+    line, level = ax.get_lines()
+    assert line.get_ydata().tolist() == [10, 20] and level.get_ydata() == [40, 40]
+    assert (line.get_linestyle(), level.get_linestyle()) == ("-", ":") and line.get_color() == level.get_color()
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.1", "1"]
 
 
 def test_a_panel_has_the_lines_that_have_rows_and_rows_without_a_value_are_left_out():
