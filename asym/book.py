@@ -21,6 +21,7 @@ STORED = "stored"  # train nothing, show the published runs
 SHOWN = ("published", "own")
 BESIDE = "The original's numbers and ours: test accuracy in %, ours the mean over seeds with its 95 % t interval."
 CLAIMS = "What each entry says, the original's value, and ours: the mean over seeds with its 95 % t interval."
+MARKED = "A number with an asterisk comes from fewer than three seeds, or not from the planned data and epochs."
 SETTABLE = "What papermill can set in this page: `-p NAME VALUE` for words and whole numbers, `-y 'NAME: VALUE'` for lists."
 PARAMETERS = ("preset", "dataset", "subset", "epochs", "seeds", "unverified_data", "device", "jobs", "shown")
 
@@ -83,14 +84,14 @@ class Page:
 
     def register(self) -> pd.DataFrame:
         """The question's numbers and claims, derived from the shown runs, stored beside its figures, and named for the prose:
-        each by its id, `ID`, `ID_half` (of its interval) and `ID_verdict`; `verdict` and `summary` of all, `QUESTION_verdict`."""
+        each with its interval by its id, signed as `ID_signed`; of all, `QUESTION_verdict` and `QUESTION_summary`."""
         if self.site == "figures":
             judged = verify.write(self.question, self.root / "figures", self.output)
         else:
             judged = claims.judge(QUESTIONS[self.question].claims, self.evidence)
         for entry in judged.to_dict("records"):
             name = entry["claim"]
-            glue(**{name: entry["value"], f"{name}_half": entry["half_width"], f"{name}_verdict": entry["verdict"]})
+            glue(**{name: claims.told(entry), f"{name}_signed": claims.told(entry, "+")})
         glue(**{f"{self.question}_verdict": claims.verdict(judged), f"{self.question}_summary": claims.summary(judged)})
         return judged
 
@@ -99,7 +100,8 @@ class Page:
         rows = "; ".join(f"<b>{name}</b> {escape(value)}" for name, value in provenance.summary(self.shown).items())
         old = versions.stale(record for _, record in self.shown.found)
         rows += f"; <b>stale</b> {len(old)} runs were made before a change of the code that decides a run" if old else ""
-        return HTML(f'<div class="admonition tip"><p class="admonition-title">What this page shows</p><p>{rows}</p></div>')
+        title = '<p class="admonition-title">What this page shows</p>'
+        return HTML(f'<div class="admonition tip">{title}<p>{rows}</p><p>{MARKED}</p></div>')
 
     def figure(self, name: str, rows: pd.DataFrame, plot: Callable[..., Figure], *arguments: Any, **options: Any) -> None:
         """Shows plot(rows, ...); saves it as SVG, and the rows as CSV, under figures/<question>/. Without rows it says so."""

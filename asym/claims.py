@@ -48,6 +48,7 @@ class Claim:
             "value": mean,
             "half_width": half,
             "seeds": len(values),
+            "as_planned": tested,
             "least": self.least,
             "most": self.most,
             "tolerance": RERUN[self.quantity.unit] + (0 if math.isnan(half) else half),
@@ -58,6 +59,16 @@ class Claim:
         if self.least <= mean - half and mean + half <= self.most:
             return HOLDS
         return CONTRADICTED if mean + half < self.least or mean - half > self.most else OPEN
+
+
+def told(entry: dict, sign: str = "") -> str:
+    """An entry of the register as prose says it: mean ± half-width, signed with "+" if asked; with an asterisk where fewer than 3
+    seeds ran the planned data to the planned epoch."""
+    if math.isnan(entry["value"]):
+        return "(not run)"
+    half = "" if math.isnan(entry["half_width"]) else f" ± {entry['half_width']:.1f}"
+    degrees = "°" if entry["unit"] == "°" else ""  # other units stand in the sentence
+    return f"{entry['value']:{sign}.1f}{half}{degrees}{'' if entry['as_planned'] else '*'}"
 
 
 def printed(part: str, network: str, epoch: int | None = None, **fields: str) -> float:

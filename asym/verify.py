@@ -21,6 +21,7 @@ OTHERS = (
     "original",
     "half_width",
     "seeds",
+    "as_planned",
     "least",
     "most",
     "tolerance",
@@ -44,7 +45,9 @@ def write(question: str, figures: Path, output: Path) -> pd.DataFrame:
 
 def register(question: str, figures: Path, level: str = "") -> pd.DataFrame:
     """The published register of a question; FileNotFoundError where it has none."""
-    return pd.read_csv(figures / question / REGISTERS[level], keep_default_na=False, na_values={"value": [""]} | _NUMBERS)
+    path = figures / question / REGISTERS[level]
+    truth = {"as_planned": {"True": True, "False": False}.get}
+    return pd.read_csv(path, keep_default_na=False, na_values={"value": [""]} | _NUMBERS, converters=truth)
 
 
 _NUMBERS = {name: [""] for name in ("original", "half_width", "least", "most", "tolerance")}
@@ -90,7 +93,8 @@ def compare(
 def _same(both: pd.DataFrame, name: str) -> pd.Series:
     a, b = both[f"{name}_published"], both[f"{name}_derived"]
     equal = (a == b) | (a.isna() & b.isna())
-    if not (pd.api.types.is_numeric_dtype(a) and pd.api.types.is_numeric_dtype(b)):
+    numbers = [pd.api.types.is_numeric_dtype(side) and not pd.api.types.is_bool_dtype(side) for side in (a, b)]
+    if not all(numbers):
         return equal
     gap = (a - b).abs()
     return equal | ((gap < math.inf) & (gap <= (both["tolerance"] if name == "value" else _rounding(a))))

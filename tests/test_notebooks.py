@@ -115,7 +115,7 @@ def test_every_glued_number_is_an_entry_of_the_register(path):
     question = QUESTIONS[path.stem]
     known = {claim.id for claim in question.claims}
     names = {name for cell in cells(path, "markdown") for name in re.findall(r"\{glue:text\}`([^`]*?)(?::[^:`]*)?`", cell.source)}
-    assert names and names <= known | {f"{id}_half" for id in known} | {f"{path.stem}_verdict", f"{path.stem}_summary"}
+    assert names and names <= known | {f"{id}_signed" for id in known} | {f"{path.stem}_verdict", f"{path.stem}_summary"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -261,7 +261,7 @@ def test_the_whole_interval_decides(values, bounds, verdict):
     found = [(cell("a", "DSR1", seed=seed), value / 100) for seed, value in enumerate(values)]
     evidence = Evidence((c, record(c.config, value)) for c, value in found)
     row = Claim(id="x", sentence="X.", quantity=accuracy("a", "DSR1"), **bounds).derive(evidence)
-    assert (row["verdict"], row["seeds"]) == (verdict, len(values))
+    assert (row["verdict"], row["seeds"], row["as_planned"]) == (verdict, len(values), len(values) > 2)
     assert math.isnan(row["value"]) if not values else row["value"] == pytest.approx(sum(values) / len(values))
     assert row["tolerance"] == pytest.approx(5 + (0 if math.isnan(row["half_width"]) else row["half_width"]))
 
@@ -276,6 +276,23 @@ def test_claims_need_seeds_epochs_and_the_planned_data(dense):
         _, other = made("table 2", question="dense", networks=["DS0", "DSR2"], **overrides)
         assert bounded(claims.judge(asked, Evidence(other))) == {claims.UNTESTED}
     assert claims.verdict(claims.judge(find("depth").claims, Evidence([]))) == claims.UNTESTED
+
+
+@pytest.mark.parametrize(
+    "value, half, unit, as_planned, level, signed",
+    [
+        (51.26, 2.57, "points", True, "51.3 ± 2.6", "+51.3 ± 2.6"),
+        (-8.0, 0.04, "points", True, "-8.0 ± 0.0", "-8.0 ± 0.0"),
+        (26, 3, "°", True, "26.0 ± 3.0°", "+26.0 ± 3.0°"),
+        (26, 3, "°", False, "26.0 ± 3.0°*", "+26.0 ± 3.0°*"),
+        (-22.4, math.nan, "points", False, "-22.4*", "-22.4*"),
+        (12, math.nan, "%", False, "12.0*", "+12.0*"),
+        (math.nan, math.nan, "points", False, "(not run)", "(not run)"),
+    ],
+)
+def test_the_prose_says_a_number_with_its_interval_and_marks_what_is_not_as_planned(value, half, unit, as_planned, level, signed):
+    entry = {"value": value, "half_width": half, "unit": unit, "as_planned": as_planned}
+    assert (claims.told(entry), claims.told(entry, "+")) == (level, signed)
 
 
 @pytest.mark.parametrize(

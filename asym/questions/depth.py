@@ -13,6 +13,7 @@ ANSWER = "deeper nets are more vulnerable"
 FIGURE = "fig-depth-sweep"  # the page's main evidence
 PART = "table 4"
 NETWORKS = ("DD0", "DDR1", "DDR2", "DDR4", "DDR1-U", "DDR2-U", "DDR4-U")
+RANDOM = {1: "layer", 2: "two layers", 4: "four layers"}  # how many of the last layers have random feedback
 SWEEP_RULES = ("bp", "fa", "shared_update", "kp", "dfa")
 SWEEP_DEPTHS = tuple(range(2, 9))
 SWEEP_WIDTH = 256
@@ -33,20 +34,20 @@ def cells() -> Iterator[Cell]:
 
 def claims() -> Iterator[Claim]:
     for loss, words in LOSS_WORDS.items():
-        for count in (1, 2, 4):
+        for count, layers in RANDOM.items():
             network = f"DDR{count}"
             yield Claim(
                 id=f"depth-R{count}-{loss}",
-                sentence=f"{words}, the deep net with random feedback in its last {count} layers loses more than 5 points.",
+                sentence=f"{words}, the deep net with random feedback in its last {layers} loses more than 5 points.",
                 quantity=accuracy(PART, network, loss=loss, epoch=100) - accuracy(PART, "DD0", loss=loss, epoch=100),
                 published=printed(PART, network, 100, loss=loss) - printed(PART, "DD0", 100, loss=loss),
                 most=-5,
             )
-        for count in (1, 2, 4):
+        for count, layers in RANDOM.items():
             network, shared = f"DDR{count}", f"DDR{count}-U"
             yield Claim(
                 id=f"depth-shared-R{count}-{loss}",
-                sentence=f"{words}, updating B with the weight makes the net with {count} random layers better after 200 epochs.",
+                sentence=f"{words}, with random feedback in the last {layers}, updating B too is better after 200 epochs.",
                 quantity=accuracy(PART, shared, loss=loss, epoch=200) - accuracy(PART, network, loss=loss, epoch=200),
                 published=printed(PART, shared, 200, loss=loss) - printed(PART, network, 200, loss=loss),
                 least=0,
