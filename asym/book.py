@@ -126,18 +126,8 @@ class Page:
 
     def show_claims(self, judged: pd.DataFrame, name: str = "claims") -> Numbered:
         """What each entry says, what the original and our runs give for it, and a claim's verdict."""
-        rows = [
-            {
-                "claim": entry["sentence"],
-                "original": tables.points(entry["original"]),
-                "ours": tables.points(entry["value"], entry["half_width"]),
-                "unit": entry["unit"],
-                "seeds": entry["seeds"],
-                "verdict": entry["verdict"],
-            }
-            for entry in judged.to_dict("records")
-        ]
-        return Numbered(pd.DataFrame(rows), self._label(name), CLAIMS, "claims", said=("unit", "seeds"))
+        rows = pd.DataFrame(claims.as_text(judged))
+        return Numbered(rows, self._label(name), CLAIMS, "claims", said=("unit", "seeds"))
 
     def parameters(self) -> Numbered:
         """What papermill can set in this page's notebook, read from it."""

@@ -8,7 +8,7 @@ import pandas as pd
 
 from asym.frames import interval
 from asym.quantities import Evidence, Quantity
-from asym.tables import original
+from asym.tables import original, points
 
 HOLDS, CONTRADICTED, OPEN, UNTESTED = "holds", "contradicted", "not settled", "not yet tested"
 RERUN = {"points": 5.0, "%": 35.0, "°": 15.0, "": 0.5}  # what a rerun may add to the interval: other processors, other chaos
@@ -82,6 +82,21 @@ def printed(part: str, network: str, epoch: int | None = None, **fields: str) ->
 def judge(claims: Iterable[Claim], evidence: Evidence) -> pd.DataFrame:
     """Every claim derived from the runs: one row each, the columns of Claim.derive."""
     return pd.DataFrame([claim.derive(evidence) for claim in claims])
+
+
+def as_text(judged: pd.DataFrame) -> list[dict]:
+    """The lines of a table of claims: what each says, the original's value, ours with its interval, and the verdict."""
+    return [
+        {
+            "claim": entry["sentence"],
+            "original": points(entry["original"]),
+            "ours": points(entry["value"], entry["half_width"], ".2f" if entry["unit"] else ".2g"),  # a ratio may be tiny
+            "unit": entry["unit"],
+            "seeds": entry["seeds"],
+            "verdict": entry["verdict"],
+        }
+        for entry in judged.to_dict("records")
+    ]
 
 
 def verdict(judged: pd.DataFrame) -> str:

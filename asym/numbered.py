@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>|$~#])")  # what Markdown would read as its own
 ROLE = re.compile(r"\{[\w:]+\}`([^`]*)`")  # of the book alone: a notebook shows what it names
-NUMBER = re.compile(r"[+-]?\d[\d.e-]*( ± [\d.]+)?( %)?")
+NUMBER = re.compile(r"[+-]?\d[\d.e-]*( ± [\d.e-]+)?( %)?")
 
 
 @dataclass(frozen=True)

@@ -11,23 +11,20 @@ from asym.quantities import Evidence
 from asym.questions import QUESTIONS, cells
 from asym.results import Store
 
-SPOKEN = (claims.HOLDS, claims.CONTRADICTED, claims.OPEN, claims.UNTESTED)
 
-
-def verdicts(figures: Path) -> pd.DataFrame:
-    """One row a question, in the original's order: what it asks, the original's answer, our verdict, and the claims behind it by
-    verdict, each derived from the published runs."""
-    rows = []
-    nine = {name: question for name, question in QUESTIONS.items() if question.answer}
-    for number, (name, question) in enumerate(nine.items(), 1):
+def verdicts(figures: Path) -> list[dict]:
+    """Of each question, in the original's order: its number and name, what it asks, the original's answer, our verdict, the
+    figure that shows it, and its register, derived from the published runs."""
+    nine = ((name, question) for name, question in QUESTIONS.items() if question.answer)
+    found = []
+    for number, (name, question) in enumerate(nine, 1):
         judged = verify.derive(name, figures)
-        ids = {word: list(judged.loc[judged["verdict"] == word, "claim"]) for word in SPOKEN}
         row = {"number": number, "name": name, "question": question.asks, "answer": question.answer}
-        rows.append(row | {"verdict": claims.verdict(judged), "figure": question.figure} | ids)
-    return pd.DataFrame(rows)
+        found.append(row | {"verdict": claims.verdict(judged), "figure": question.figure, "judged": judged})
+    return found
 
 
-def show_verdicts(table: pd.DataFrame) -> Numbered:
+def show_verdicts(questions: list[dict]) -> Numbered:
     """The nine questions with links to the pages and figures that answer them."""
     rows = [
         {
@@ -35,22 +32,43 @@ def show_verdicts(table: pd.DataFrame) -> Numbered:
             "question": f"[{entry['question']}]({entry['name']}.ipynb)",
             "the original's answer": entry["answer"],
             "ours": f"**{entry['verdict']}**",
-            "claims": ", ".join(f"{len(entry[word])} {word}" for word in SPOKEN if entry[word]),
+            "claims": claims.summary(entry["judged"]),
             "evidence": f"{{numref}}`{entry['figure']}`",
         }
-        for entry in table.to_dict("records")
+        for entry in questions
     ]
     caption = "The original's nine answers, our verdict on each, and the claims behind it by their own verdicts."
     return Numbered(pd.DataFrame(rows), "tbl-verdicts", caption, "verdicts", markdown=("question", "ours", "evidence"))
 
 
-def show_claims(table: pd.DataFrame, word: str) -> Numbered | Markdown:
-    """The ids of the claims that have a verdict, by question."""
-    rows = [{"question": entry["name"], "claims": ", ".join(entry[word])} for entry in table.to_dict("records") if entry[word]]
+def show_claims(questions: list[dict], word: str) -> Numbered | Markdown:
+    """The claims that have a verdict, with their numbers, each with a link to its page."""
+    rows = [
+        {"page": _page(entry)} | row for entry in questions for row in claims.as_text(entry["judged"]) if row["verdict"] == word
+    ]
     if not rows:
         return Markdown("None.")
-    name = f"tbl-verdicts-{word.replace(' ', '-')}"
-    return Numbered(pd.DataFrame(rows), name, f"Claims with the verdict *{word}*, by question.", "ids")
+    caption = "The original's value of each claim, and ours: the mean over seeds with its 95 % t interval."
+    name, said = f"tbl-verdicts-{word.replace(' ', '-')}", ("unit", "seeds", "verdict")
+    return Numbered(pd.DataFrame(rows), name, caption, "claims", markdown=("page",), said=said)
+
+
+def show_untested(questions: list[dict]) -> Numbered | Markdown:
+    """How many claims of each question have no verdict yet, and the table that names them."""
+    counts = [(entry, (entry["judged"]["verdict"] == claims.UNTESTED).sum()) for entry in questions]
+    rows = [
+        {"page": _page(entry), "claims": count, "named in": f"{{numref}}`tbl-{entry['name'].replace('_', '-')}-claims`"}
+        for entry, count in counts
+        if count
+    ]
+    if not rows:
+        return Markdown("None.")
+    caption = "How many claims of each page are not yet tested."
+    return Numbered(pd.DataFrame(rows), "tbl-verdicts-untested", caption, "untested", markdown=("page", "named in"))
+
+
+def _page(entry: dict) -> str:
+    return f"[{entry['name']}]({entry['name']}.ipynb)"
 
 
 def beside_published(figures: Path, preset: str, store: Store) -> pd.DataFrame:

@@ -64,11 +64,11 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame([_as_text(entry) for entry in table.to_dict("records")])
 
 
-def points(mean: float, half: float = math.nan) -> str:
-    """A mean and the half-width of its interval to two decimals; empty for NaN."""
+def points(mean: float, half: float = math.nan, form: str = ".2f") -> str:
+    """A mean and the half-width of its interval, to two decimals; empty for NaN."""
     if math.isnan(mean):
         return ""
-    return f"{mean:.2f}" if math.isnan(half) else f"{mean:.2f} ± {half:.2f}"
+    return f"{mean:{form}}" if math.isnan(half) else f"{mean:{form}} ± {half:{form}}"
 
 
 def _as_text(entry: dict) -> dict:

@@ -347,4 +347,4 @@ def test_the_published_figures_of_others_stand_beside_a_planned_net_and_its_cont
 
 
 def test_the_nine_verdicts_leave_out_what_the_original_did_not_ask(tmp_path):
-    assert list(overview.verdicts(tmp_path)["name"]) == [name for name in QUESTIONS if name != "literature"]
+    assert [entry["name"] for entry in overview.verdicts(tmp_path)] == [name for name in QUESTIONS if name != "literature"]

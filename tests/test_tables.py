@@ -295,6 +295,13 @@ def test_the_prose_says_a_number_with_its_interval_and_marks_what_is_not_as_plan
     assert (claims.told(entry), claims.told(entry, "+")) == (level, signed)
 
 
+def test_a_table_of_claims_shows_small_ratios(evidence):
+    judged = claims.judge(find("dense").claims[:2], evidence).assign(value=[-8.123, 3.63e-6], half_width=[2.456, 9.2e-8])
+    rows = claims.as_text(judged.assign(unit=["points", ""]))
+    assert [row["ours"] for row in rows] == ["-8.12 ± 2.46", "3.6e-06 ± 9.2e-08"]
+    assert [row["claim"] for row in rows] == judged["sentence"].tolist() and rows[0]["seeds"] == 3
+
+
 @pytest.mark.parametrize(
     "found, verdict",
     [
