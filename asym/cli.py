@@ -63,6 +63,11 @@ def run(
     except (OSError, BrokenExecutor) as error:  # a full disk, a scheduler that has gone
         console.print(f"{error}; finished runs are stored, the same command goes on")
         raise typer.Exit(1) from None
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, DataError):
+            raise
+        console.print(str(error), markup=False)  # a worker elsewhere that has no data
+        raise typer.Exit(1) from None
     console.print(f"{outcome.ran} runs made, {outcome.done_before} there before, {outcome.left} left")
     raise typer.Exit(1 if outcome.left and budget is None else 0)
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from asym import cli, cost, gemm, grid, presets, publication
 from asym.cli import app
 from asym.config import Config
+from asym.data import DataError
 from asym.presets import load
 from asym.publication import homes, published
 from asym.questions import QUESTIONS, cells
@@ -102,6 +103,19 @@ def test_a_store_that_cannot_be_used_is_told(folder):
     folder.write_text("a file where the folder should be")
     code, out, _ = asym("run", "dense", "--preset", "smoke", "--jobs", "1")
     assert code == 1 and str(folder) in out and "Traceback" not in out
+
+
+@pytest.mark.parametrize("cause, told", [(DataError("ASYM_DATA=/data: no such folder"), True), (ValueError("a fault"), False)])
+def test_a_worker_without_the_data_is_told_and_a_fault_of_ours_keeps_its_traceback(monkeypatch, cause, told):
+    message = "2 runs failed, the others are stored; first {'rules': ['bp', 'fa']}"
+
+    def failing(*_, **__):
+        raise RuntimeError(message) from cause
+
+    monkeypatch.setattr(grid, "run", failing)
+    done = CliRunner().invoke(app, ["run", "dense", "--preset", "smoke"])
+    assert done.exit_code == 1 and (message in done.stdout) == told
+    assert isinstance(done.exception, SystemExit if told else RuntimeError)
 
 
 def test_a_budget_that_is_over_is_no_failure():
