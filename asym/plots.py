@@ -15,10 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from asym.cells import LAYERS, kind, rules_of
-from asym.claims import UNTESTED
 from asym.frames import interval
 from asym.rules import RULES
 from asym.soundness import BOUNDS as SHARES_AND_ANGLES
+from asym.tables import AGREES, DIFFERS
 
 STYLE = {
     "svg.hashsalt": "asym",  # the same figure gives the same bytes
@@ -37,6 +37,7 @@ SHADES = {1: 0.0, 2: -0.3, 3: -0.45, 4: -0.6}  # of a rule's colour by the layer
 # Of nets that only a name tells apart: a further shade (mixed with white above 0), and a dash.
 VARIANTS = ((0.0, "-"), (0.3, "--"), (-0.4, ":"), (0.15, "-."))
 NEUTRAL = "0.25"  # the colour of what has no rule
+UNTESTED_STYLE = {"mfc": "white", "alpha": 0.45}  # of what ran too few seeds, or not the planned data and epochs
 PANEL_NAMES = {"ce": "cross entropy", "hinge": "hinge loss", "sgd": "SGD", "adam": "Adam", "nesterov": "Nesterov momentum"}
 BOUNDS = SHARES_AND_ANGLES | {"accuracy": (0, 100)}  # in %
 MEASURE_NAMES = {
@@ -116,12 +117,23 @@ def _panels(names: list[str], height: float, told: dict[str, str] | None = None,
     return figure, list(axes.flat[: len(names)])
 
 
-def _within(axes: Iterable[Axes], measure: str) -> None:
-    """Ends the y axes where the measure does: an interval over few seeds may reach beyond what it can be."""
+def _epochs(ax: Axes, last: int) -> None:
+    """Whole epochs on the x axis; a logarithmic one where what is drawn there reaches beyond ten times our last."""
+    drawn = max(max(line.get_xdata()) for line in ax.get_lines())
+    if drawn <= 10 * last:
+        ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+        return
+    ax.set_xscale("log")
+    ax.set_xticks(*[[epoch for epoch in (1, 3, 10, 30, 100, 300) if epoch <= drawn]] * 2)
+    ax.minorticks_off()
+
+
+def _within(axes: Iterable[Axes], measure: str, side: str = "y") -> None:
+    """Ends the axes where the measure does: an interval over few seeds may reach beyond what it can be."""
     for ax in axes if measure in BOUNDS else ():
-        (low, high), (bottom, top) = BOUNDS[measure], ax.get_ylim()
+        (low, high), (bottom, top) = BOUNDS[measure], getattr(ax, f"get_{side}lim")()
         margin = 0.03 * (min(top, high) - max(bottom, low))
-        ax.set_ylim(max(bottom, low - margin), min(top, high + margin))
+        ax.set(**{f"{side}lim": (max(bottom, low - margin), min(top, high + margin))})
 
 
 def _legend(figure: Figure, axes: list[Axes], extra: tuple = ()) -> None:
@@ -179,11 +191,11 @@ def against(
 
 def learning_curves(runs: pd.DataFrame, printed: pd.DataFrame, panel: str = "loss") -> Figure:
     """Test accuracy (%) against the epoch, a panel a value of a column and a line a network; the original's numbers as crosses,
-    at our last epoch where it prints none.
+    at the plan's last epoch where it prints none. The epochs are logarithmic where ours are few beside the original's.
 
     runs: frames.frame; printed: tables.original of the same part.
     """
-    last = runs["epoch"].max()
+    printed = printed.assign(epochs=printed["epochs"].fillna(runs["plan_epochs"].max()))
     runs = accuracies(runs[runs["epoch"] > 0])
     panels = list(dict.fromkeys(runs[panel]))
     networks = list(dict.fromkeys(runs["network"]))
@@ -198,8 +210,9 @@ def learning_curves(runs: pd.DataFrame, printed: pd.DataFrame, panel: str = "los
             theirs = printed[(printed[panel] == name) & (printed["network"] == network)]
             if len(theirs):
                 cross = {"color": style[network]["color"], "ms": 8, "mew": 2, "clip_on": False}
-                ax.plot(theirs["epochs"].fillna(last), theirs["accuracy_percent"], "x", **cross)
+                ax.plot(theirs["epochs"], theirs["accuracy_percent"], "x", **cross)
         ax.set(xlabel="epoch", ylabel="test accuracy (%)" if ax is axes[0] else "")
+        _epochs(ax, runs["epoch"].max())
     _within(axes, "accuracy")
     cross = plt.Line2D([], [], color="black", ls="", marker="x", ms=8, mew=2)
     _legend(figure, axes, (("original", cross),))
@@ -221,37 +234,57 @@ def train_and_test(runs: pd.DataFrame, panel: str = "activation") -> Figure:
                     label = network if value == "accuracy" else None
                     _band(ax, summary, "epoch", color=style[network]["color"], ls=dash, lw=1.4, label=label)
         ax.set(xlabel="epoch", ylabel="accuracy (%)" if ax is axes[0] else "")
+        _epochs(ax, runs["epoch"].max())
     _within(axes, "accuracy")
     _legend(figure, axes, (("training", plt.Line2D([], [], color="black", ls="--")),))
     return figure
 
 
 def beside_original(table: pd.DataFrame, panel: str = "loss") -> Figure:
-    """Ours (dot and interval over seeds) beside the original's number (cross), a row a cell and a panel a value of a column.
+    """Ours (dot and interval over seeds) beside the original's number (cross), a row a cell and a panel a value of a column; of
+    other data, fewer epochs or fewer seeds the dot is hollow and pale.
 
     table: tables.beside_original.
     """
-    panels = list(dict.fromkeys(table[panel]))
-    rows = list(dict.fromkeys(_row_name(entry, panel) for entry in table.to_dict("records")))
-    figure, axes = _panels(panels, 0.4 + 0.27 * len(rows), sharex=True, sharey=True)
+    panels, rows = list(dict.fromkeys(table[panel])), _row_names(table, panel)
+    names = list(dict.fromkeys(rows))
+    figure, axes = _panels(panels, 0.4 + 0.27 * len(names), sharex=True, sharey=True)
     figure.get_layout_engine().set(wspace=0.08)
     for ax, name in zip(axes, panels, strict=True):
-        for entry in table[table[panel] == name].to_dict("records"):
-            y = rows.index(_row_name(entry, panel))
-            half = 0 if math.isnan(entry["half_width"]) else entry["half_width"]
-            ax.errorbar(entry["ours"], y, xerr=half, fmt="o", color=_of_name(entry["network"]), ms=5, capsize=3)
-            ax.plot(entry["original"], y, "x", color=NEUTRAL, ms=7, mew=2)
+        for entry, row in zip(table.to_dict("records"), rows, strict=True):
+            if entry[panel] != name:
+                continue
+            as_planned = entry["verdict"] in (AGREES, DIFFERS)
+            _dot(ax, entry["ours"], names.index(row), entry["half_width"], as_planned, color=_of_name(entry["network"]))
+            ax.plot(entry["original"], names.index(row), "x", color=NEUTRAL, ms=7, mew=2)
         ax.set(xlabel="test accuracy (%)")
-    axes[0].set_yticks(range(len(rows)), rows)
+    _within(axes, "accuracy", "x")
+    axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()
-    _beside_legend(figure, "original, one seed")
+    _beside_legend(figure, "original, one seed", not table["verdict"].isin((AGREES, DIFFERS)).all())
     return figure
+
+
+def _dot(ax: Axes, x: float, y: int, half: float, as_planned: bool, *, ms: int = 5, capsize: int = 3, **style) -> None:
+    """A mean with the bars of its interval; hollow and pale unless it ran as planned."""
+    bars = None if math.isnan(half) else half
+    ax.errorbar(x, y, xerr=bars, fmt="o", ms=ms, capsize=capsize, **style, **({} if as_planned else UNTESTED_STYLE))
 
 
 def _of_name(network: str) -> tuple[float, float, float]:
     """The colour of a net in the original's notation."""
     rules = rules_of(network, LAYERS[kind(network)])
     return shade(rules[-1], sum(rule != "bp" for rule in rules))
+
+
+def _row_names(table: pd.DataFrame, panel: str) -> list[str]:
+    """Of each row; with its table where a row of another one has the same."""
+    entries = table.to_dict("records")
+    names = [_row_name(entry, panel) for entry in entries]
+    parts: dict[str, set[str]] = {}
+    for entry, name in zip(entries, names, strict=True):
+        parts.setdefault(name, set()).add(entry["part"])
+    return [f"{name} ({entry['part']})" if len(parts[name]) > 1 else name for entry, name in zip(entries, names, strict=True)]
 
 
 def _row_name(entry: dict, panel: str) -> str:
@@ -265,19 +298,23 @@ def beside_published(judged: pd.DataFrame) -> Figure:
     """Published accuracies (%) as crosses, one a row, ours as dots with their intervals. judged: rows of claims.judge."""
     figure, ax = plt.subplots(layout="constrained", figsize=(WIDTH, 0.32 * len(judged) + 0.6))
     rows = range(len(judged))
-    ax.errorbar(judged["value"], rows, xerr=judged["half_width"].fillna(0), fmt="o", color=NEUTRAL, ms=5, capsize=3)
+    for y, entry in enumerate(judged.to_dict("records")):
+        _dot(ax, entry["value"], y, entry["half_width"], entry["as_planned"], color=NEUTRAL)
     ax.plot(judged["original"], rows, "x", color=NEUTRAL, ms=7, mew=2)
     ax.set_yticks(rows, judged["claim"])
     ax.invert_yaxis()
     ax.set_xlabel("test accuracy (%)")
-    _beside_legend(figure, "published")
+    _beside_legend(figure, "published", not judged["as_planned"].all())
     return figure
 
 
-def _beside_legend(figure: Figure, theirs: str) -> None:
-    ours = plt.Line2D([], [], color=NEUTRAL, marker="o", ls="-")
-    cross = plt.Line2D([], [], color=NEUTRAL, marker="x", ms=7, mew=2, ls="")
-    _legend(figure, [], (("ours, 95 % interval over seeds", ours), (theirs, cross)))
+def _beside_legend(figure: Figure, theirs: str, untested: bool, ours: str = "ours, 95 % interval over seeds") -> None:
+    dot = {"color": NEUTRAL, "marker": "o", "ls": "-"}
+    shown = {ours: _sample(ours, **dot)}
+    if untested:
+        shown["the same, not yet tested as planned"] = _sample("", **dot, **UNTESTED_STYLE)
+    shown[theirs] = _sample(theirs, color=NEUTRAL, marker="x", ms=7, mew=2, ls="")
+    _legend(figure, [], tuple(shown.items()))
 
 
 def nothing() -> Figure:
@@ -290,22 +327,16 @@ def nothing() -> Figure:
 def forest(judged: pd.DataFrame, names: list[str]) -> Figure:
     """Differences in points with their 95 % intervals, a row each (names), the original's as crosses; judged: claims.judge.
 
-    A claim not yet tested, for want of seeds, epochs or the original's data, is drawn hollow and pale.
+    What is not yet tested, for want of seeds, epochs or the original's data, is drawn hollow and pale.
     """
     figure, ax = plt.subplots(layout="constrained", figsize=(WIDTH, 0.9 + 0.2 * len(judged)))
     for y, entry in enumerate(judged.to_dict("records")):
-        half = 0 if math.isnan(entry["half_width"]) else entry["half_width"]
-        tested = {} if entry["verdict"] != UNTESTED else {"mfc": "white", "alpha": 0.45}
-        ax.errorbar(entry["value"], y, xerr=half, fmt="o", color=NEUTRAL, ms=4, capsize=2, **tested)
+        _dot(ax, entry["value"], y, entry["half_width"], entry["as_planned"], color=NEUTRAL, ms=4, capsize=2)
         ax.plot(entry["original"], y, "x", color=NEUTRAL, ms=6, mew=1.6)
     ax.axvline(0, color="0.3", lw=1)
     ax.set_yticks(range(len(names)), names, fontsize=8)
     ax.set(xlabel="test accuracy minus that of backpropagation (points)", ylim=(len(names) - 0.5, -0.5))
-    ours = plt.Line2D([], [], color=NEUTRAL, marker="o", ms=4, ls="-")
-    theirs = plt.Line2D([], [], color=NEUTRAL, marker="x", ms=6, mew=1.6, ls="")
-    hollow = plt.Line2D([], [], color=NEUTRAL, marker="o", ms=4, ls="-", mfc="white", alpha=0.45)
-    names = ("ours, paired by seed, 95 % interval", "the same, not yet tested as planned", "original, one seed")
-    _legend(figure, [], tuple(zip(names, (ours, hollow, theirs), strict=True)))
+    _beside_legend(figure, "original, one seed", not judged["as_planned"].all(), "ours, paired by seed, 95 % interval")
     return figure
 
 
@@ -334,6 +365,7 @@ def alignment(layers: pd.DataFrame, measures: tuple[str, ...] = ("weight_angle",
         ax.set_title(network, fontsize=10)
     for ax in axes[-1]:
         ax.set_xlabel("epoch")
+        _epochs(ax, layers["epoch"].max())
     _legend(figure, list(axes.flat))
     return figure
 
@@ -380,7 +412,7 @@ def _marks() -> list:
         matplotlib.patches.Patch(color=NEUTRAL, alpha=0.2, label="95 % interval"),
         _sample("training, or another net\nof the same rule", ls="--", **line),
         _sample("ours and its interval", **dot),
-        _sample("not yet tested as planned", mfc="white", alpha=0.45, **dot),
+        _sample("not yet tested as planned", **UNTESTED_STYLE, **dot),
         _sample("the original, or\nanother's figure", marker="x", ms=7, mew=2, ls="", **line),
         _sample("90°: no better than\na random direction", ls=":", lw=0.8, **line),
     ]

@@ -356,10 +356,25 @@ def test_learning_curves(evidence):
         assert [cross.get_ydata()[0] for cross in crosses] == printed
 
 
-def test_a_cross_without_a_printed_epoch_stands_at_our_last():
+def test_a_cross_without_a_printed_epoch_stands_at_the_plans_last_on_an_axis_that_shows_our_few():
     _, found = made("table 7", question="conv_dense_head")
     (ax,) = plots.learning_curves(frame(found), tables.original("table 7")).axes
-    assert {line.get_xdata()[0] for line in ax.get_lines() if line.get_marker() == "x"} == {5}
+    assert {line.get_xdata()[0] for line in ax.get_lines() if line.get_marker() == "x"} == {300}
+    assert ax.get_xscale() == "log" and [label.get_text() for label in ax.get_xticklabels()] == [
+        "1",
+        "3",
+        "10",
+        "30",
+        "100",
+        "300",
+    ]
+
+
+def test_an_axis_of_epochs_has_whole_ones():
+    runs = frame((c, record(c.config, 0.4)) for c in [cell("table 2", "DSR1", epochs=3)])
+    for figure in (plots.train_and_test(runs), plots.learning_curves(runs, tables.original("table 2").iloc[:0])):
+        (ax,) = figure.axes
+        assert ax.get_xscale() == "linear" and all(tick == round(tick) for tick in ax.get_xticks())
 
 
 def test_the_interval_is_drawn_around_the_mean(evidence):
@@ -392,6 +407,29 @@ def test_the_original_beside_ours(dense):
     assert [line.get_xdata()[0] for line in points("x")] == tables.original("table 2")["accuracy_percent"][:5].tolist()
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == [f"{name}, 100 epochs" for name in ("DS0", "DSR1", "DSR2", "DSR1-U", "DSR2-U")]
+
+
+def test_what_is_not_as_planned_is_hollow_and_an_accuracy_ends_at_its_bounds(dense):
+    wanted, found = dense
+    table = tables.beside_original(wanted, found).assign(half_width=300.0)
+    table.loc[1, "verdict"] = "fewer epochs"
+    ax = plots.beside_original(table).axes[0]
+    dots = [line for line in ax.get_lines() if line.get_marker() == "o"]
+    assert [line.get_markerfacecolor() == "white" for line in dots] == [False, True, False, False, False]
+    low, high = ax.get_xlim()
+    assert -4 < low < 0 and 100 < high < 104
+    assert "the same, not yet tested as planned" in {text.get_text() for text in ax.figure.legends[0].get_texts()}
+
+
+def test_rows_of_two_tables_with_one_name_are_told_apart():
+    wanted = [c for part in ("table 13", "table 14") for c in made(part, "paper", question="untied_conv")[0]]
+    ax = plots.beside_original(tables.beside_original(wanted, [])).axes[0]
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert len(names) == len(set(names)) and {
+        "PG-Untie, tanh, 100 epochs (table 13)",
+        "PG-Untie, tanh, 100 epochs (table 14)",
+    } <= set(names)
+    assert "PG0, tanh, 100 epochs" in names  # of table 14 alone
 
 
 def test_the_original_stands_alone_where_nothing_has_run():
@@ -452,7 +490,7 @@ def test_an_axis_ends_where_the_measure_does():
 
 def test_the_forest_of_differences(evidence):
     judged = claims.judge(find("dense").claims, evidence).query("claim in ['dense-two-ce', 'dense-two-hinge']")
-    judged = judged.assign(verdict=[claims.HOLDS, claims.UNTESTED])
+    judged = judged.assign(as_planned=[True, False])
     (ax,) = plots.forest(judged, ["a", "b"]).axes
     dots = [line for line in ax.get_lines() if line.get_marker() == "o"]
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in dots] == [(pytest.approx(-10), 0), (pytest.approx(-10), 1)]
