@@ -65,7 +65,7 @@ def told(entry: dict, sign: str = "") -> str:
     """An entry of the register as prose says it: mean ± half-width, signed with "+" if asked; with an asterisk where fewer than 3
     seeds ran the planned data to the planned epoch."""
     if math.isnan(entry["value"]):
-        return "(not run)"
+        return "(none yet)"
     half = "" if math.isnan(entry["half_width"]) else f" ± {entry['half_width']:.1f}"
     degrees = "°" if entry["unit"] == "°" else ""  # other units stand in the sentence
     return f"{entry['value']:{sign}.1f}{half}{degrees}{'' if entry['as_planned'] else '*'}"

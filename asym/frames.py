@@ -39,7 +39,8 @@ def layer_frame(found: Iterable[tuple[Cell, Record]]) -> pd.DataFrame:
 def names(cell: Cell, record: Record) -> dict[str, Any]:
     """What tells a run from others, and what a figure may group runs by.
 
-    plan_epochs: what the plan asks for; as_planned: whether the run used the data that the plan asks for.
+    data: what it was trained and tested on, in words; plan_epochs: what the plan asks for; as_planned: whether the run used the
+    data that the plan asks for.
     """
     config, plan = cell.config, cell.plan or cell.config
     return {
@@ -56,6 +57,7 @@ def names(cell: Cell, record: Record) -> dict[str, Any]:
         "clipped": "by norm" if config.clip_norm else "by value" if config.clip_value else "",
         "bound": config.clip_norm or config.clip_value or math.nan,
         "dataset": config.dataset,
+        "data": ", ".join(f"{name} {getattr(config, name)}" for name in DATA if getattr(config, name)),
         "seed": config.seed,
         "epochs": config.epochs,
         "plan_epochs": plan.epochs,

@@ -14,7 +14,8 @@ from asym.cells import Cell
 from asym.frames import at_epoch, frame, layer_frame
 from asym.results import Record
 
-EMPTY = pd.DataFrame({"value": pd.Series(dtype=float), "whole": pd.Series(dtype=bool)}, index=pd.Index([], name="seed"))
+TYPES = {"value": float, "whole": bool, "data": str}
+EMPTY = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in TYPES.items()}, index=pd.Index([], name="seed"))
 SHARES = ("idle", "sign_agreement")  # measures that are fractions, given in %
 
 
@@ -59,11 +60,12 @@ class Horizon(NamedTuple):
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number for each seed: `of(evidence)` has one row a seed, its value, and whether its runs are whole: of the planned data,
-    and trained to the epoch that is asked for. It is empty where no run tells.
+    """A number for each seed: `of(evidence)` has one row a seed, its value, whether its runs are whole (of the planned data, and
+    trained to the epoch that is asked for), and their data in words. It is empty where no run tells.
 
     text says what it is computed from; unit is "points" (of accuracy, in %), "%", "°", or "" for a ratio. A difference is taken
-    seed by seed, since nets of one seed share W0 and the order of the data, and at the last epoch that both sides reached.
+    seed by seed, since nets of one seed share W0 and the order of the data, and at the last epoch that both sides reached; runs
+    of different data have none.
     """
 
     text: str
@@ -90,7 +92,8 @@ class Quantity:
             a, b = (side.at(evidence, min(epoch, side.horizon(evidence).reached)) for side in (self, other))
             both = a.index.intersection(b.index)
             a, b = a.loc[both], b.loc[both]
-            return pd.DataFrame({"value": a["value"] - b["value"], "whole": a["whole"] & b["whole"]})
+            made = pd.DataFrame({"value": a["value"] - b["value"], "whole": a["whole"] & b["whole"], "data": a["data"]})
+            return made[a["data"] == b["data"]]
 
         return Quantity(f"{self.text} - {other.text}", self.unit, horizon, at)
 
@@ -161,7 +164,7 @@ def _read(part: str, network: str, epoch: int | None, column: str, fields: dict,
         if found.index.has_duplicates:
             raise ValueError(f"{network} of {part} is several networks; say which by loss, activation, optimizer: got {fields}")
         whole = found["as_planned"] & ((found["epoch"] >= asked) | found["diverged"])
-        return pd.DataFrame({"value": scale * found[column].astype(float), "whole": whole})
+        return pd.DataFrame({"value": scale * found[column].astype(float), "whole": whole, "data": found["data"]})
 
     when = "last epoch" if epoch is None else f"epoch {epoch}"
     return Quantity(f"{column}({', '.join(map(str, [part, network, *fields.values(), when]))})", unit, horizon, at)

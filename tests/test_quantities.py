@@ -39,7 +39,7 @@ def test_an_accuracy_has_one_value_a_seed_in_percent():
 def test_another_part_another_network_and_nothing_at_all_give_nothing():
     found = [run("DS0"), run("DS0", part="b"), run("DSR1")]
     assert values(accuracy("a", "DSR2"), *found) == values(accuracy("c", "DS0"), *found) == values(accuracy("a", "DS0")) == {}
-    assert accuracy("a", "DS0").of(Evidence([])).columns.tolist() == ["value", "whole"]
+    assert accuracy("a", "DS0").of(Evidence([])).columns.tolist() == ["value", "whole", "data"]
 
 
 @pytest.mark.parametrize(
@@ -117,6 +117,15 @@ def test_a_difference_is_taken_seed_by_seed():
 def test_a_difference_with_a_side_that_has_not_run_is_empty():
     for minus in (accuracy("a", "DSR1") - accuracy("a", "DS0"), accuracy("a", "DS0") - accuracy("a", "DSR1")):
         assert values(minus, run("DS0")) == {}
+
+
+@pytest.mark.parametrize(
+    "other", [{"dataset": "mnist"}, {"subset": 5000}, {"test_subset": 500}, {"validation": 5000}, {"batch": 100}]
+)
+def test_runs_of_different_data_have_no_difference(other):
+    quantity, control = accuracy("a", "DSR1") - accuracy("a", "DS0"), [run("DS0", 0.5, seed=seed) for seed in (0, 1)]
+    assert values(quantity, *control, run("DSR1", 0.4, seed=0), run("DSR1", 0.4, seed=1, **other)) == {0: pytest.approx(-10)}
+    assert values(quantity, *control, run("DSR1", 0.4, seed=1, **other)) == {}
 
 
 def test_a_difference_is_read_at_the_last_epoch_that_both_sides_reached():

@@ -287,7 +287,7 @@ def test_claims_need_seeds_epochs_and_the_planned_data(dense):
         (26, 3, "°", False, "26.0 ± 3.0°*", "+26.0 ± 3.0°*"),
         (-22.4, math.nan, "points", False, "-22.4*", "-22.4*"),
         (12, math.nan, "%", False, "12.0*", "+12.0*"),
-        (math.nan, math.nan, "points", False, "(not run)", "(not run)"),
+        (math.nan, math.nan, "points", False, "(none yet)", "(none yet)"),
     ],
 )
 def test_the_prose_says_a_number_with_its_interval_and_marks_what_is_not_as_planned(value, half, unit, as_planned, level, signed):
