@@ -11,7 +11,7 @@ from IPython.display import HTML, SVG, Markdown, display
 from matplotlib.figure import Figure
 
 from asym import claims, cost, grid, plots, presets, provenance, tables, verify, versions
-from asym.numbered import Numbered
+from asym.numbered import Numbered, label
 from asym.publication import Shown, library, shown
 from asym.quantities import Evidence
 from asym.questions import QUESTIONS, cells
@@ -117,7 +117,7 @@ class Page:
     def show_table(self, table: pd.DataFrame, name: str = "original") -> Numbered:
         """Ours beside the original's, as a table: accuracies in %, our mean with its 95 % interval over the seeds."""
         said = ("table", "activation", "loss", "seeds", "diverged")
-        return Numbered(tables.as_text(table), self._label(name), BESIDE, "beside-original", said=said)
+        return Numbered(tables.as_text(table), label(self.question, name), BESIDE, "beside-original", said=said)
 
     def show_own(self) -> Numbered | Markdown:
         """The same with the runs of the page's own preset, where it trained some."""
@@ -127,7 +127,7 @@ class Page:
     def show_claims(self, judged: pd.DataFrame, name: str = "claims") -> Numbered:
         """What each entry says, what the original and our runs give for it, and a claim's verdict."""
         rows = pd.DataFrame(claims.as_text(judged))
-        return Numbered(rows, self._label(name), CLAIMS, "claims", said=("unit", "seeds"))
+        return Numbered(rows, label(self.question, name), CLAIMS, "claims", said=("unit", "seeds"))
 
     def parameters(self) -> Numbered:
         """What papermill can set in this page's notebook, read from it."""
@@ -135,15 +135,11 @@ class Page:
 
         found = inspect_notebook(self.root / "book" / f"{self.question}.ipynb").values()
         rows = [{"parameter": entry["name"], "default": entry["default"], "meaning": entry["help"]} for entry in found]
-        return Numbered(pd.DataFrame(rows), self._label("parameters"), SETTABLE, "parameters")
+        return Numbered(pd.DataFrame(rows), label(self.question, "parameters"), SETTABLE, "parameters")
 
     def costs(self) -> Numbered:
         """What each preset of this page costs: time, memory, disk."""
-        return cost.show(self.question, self.root / "figures", self._label("costs"))
-
-    def _label(self, name: str) -> str:
-        """A table's name in the book."""
-        return f"tbl-{self.question}-{name}".replace("_", "-")
+        return cost.show(self.question, self.root / "figures", label(self.question, "costs"))
 
 
 def save_figure(figure: Figure, rows: pd.DataFrame, folder: Path, name: str) -> None:

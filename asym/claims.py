@@ -64,11 +64,12 @@ class Claim:
 def told(entry: dict, sign: str = "") -> str:
     """An entry of the register as prose says it: mean ± half-width, signed with "+" if asked; with an asterisk where fewer than 3
     seeds ran the planned data to the planned epoch."""
-    if math.isnan(entry["value"]):
+    number = points(entry["value"], entry["half_width"], ".1f")
+    if not number:
         return "(none yet)"
-    half = "" if math.isnan(entry["half_width"]) else f" ± {entry['half_width']:.1f}"
+    plus = "" if number.startswith("-") else sign
     degrees = "°" if entry["unit"] == "°" else ""  # other units stand in the sentence
-    return f"{entry['value']:{sign}.1f}{half}{degrees}{'' if entry['as_planned'] else '*'}"
+    return f"{plus}{number}{degrees}{'' if entry['as_planned'] else '*'}"
 
 
 def printed(part: str, network: str, epoch: int | None = None, **fields: str) -> float:

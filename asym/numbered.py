@@ -11,6 +11,11 @@ ROLE = re.compile(r"\{[\w:]+\}`([^`]*)`")  # of the book alone: a notebook shows
 NUMBER = re.compile(r"[+-]?\d[\d.e-]*( ± [\d.e-]+)?( %)?")
 
 
+def label(question: str, table: str) -> str:
+    """What `numref` refers to a table of a question's page by."""
+    return f"tbl-{question}-{table}".replace("_", "-")
+
+
 @dataclass(frozen=True)
 class Numbered:
     """A table with a caption.

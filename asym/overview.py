@@ -6,7 +6,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from asym import claims, presets, tables, verify
-from asym.numbered import Numbered
+from asym.numbered import Numbered, label
 from asym.quantities import Evidence
 from asym.questions import QUESTIONS, cells
 from asym.results import Store
@@ -29,7 +29,7 @@ def show_verdicts(questions: list[dict]) -> Numbered:
     rows = [
         {
             "#": entry["number"],
-            "question": f"[{entry['question']}]({entry['name']}.ipynb)",
+            "question": _link(entry["question"], entry),
             "the original's answer": entry["answer"],
             "ours": f"**{entry['verdict']}**",
             "claims": claims.summary(entry["judged"]),
@@ -43,9 +43,8 @@ def show_verdicts(questions: list[dict]) -> Numbered:
 
 def show_claims(questions: list[dict], word: str) -> Numbered | Markdown:
     """The claims that have a verdict, with their numbers, each with a link to its page."""
-    rows = [
-        {"page": _page(entry)} | row for entry in questions for row in claims.as_text(entry["judged"]) if row["verdict"] == word
-    ]
+    having = ((entry, entry["judged"].query("verdict == @word")) for entry in questions)
+    rows = [{"page": _link(entry["name"], entry)} | row for entry, judged in having for row in claims.as_text(judged)]
     if not rows:
         return Markdown("None.")
     caption = "The original's value of each claim, and ours: the mean over seeds with its 95 % t interval."
@@ -57,7 +56,7 @@ def show_untested(questions: list[dict]) -> Numbered | Markdown:
     """How many claims of each question have no verdict yet, and the table that names them."""
     counts = [(entry, (entry["judged"]["verdict"] == claims.UNTESTED).sum()) for entry in questions]
     rows = [
-        {"page": _page(entry), "claims": count, "named in": f"{{numref}}`tbl-{entry['name'].replace('_', '-')}-claims`"}
+        {"page": _link(entry["name"], entry), "claims": count, "named in": f"{{numref}}`{label(entry['name'], 'claims')}`"}
         for entry, count in counts
         if count
     ]
@@ -67,8 +66,9 @@ def show_untested(questions: list[dict]) -> Numbered | Markdown:
     return Numbered(pd.DataFrame(rows), "tbl-verdicts-untested", caption, "untested", markdown=("page", "named in"))
 
 
-def _page(entry: dict) -> str:
-    return f"[{entry['name']}]({entry['name']}.ipynb)"
+def _link(text: str, entry: dict) -> str:
+    """To a question's page."""
+    return f"[{text}]({entry['name']}.ipynb)"
 
 
 def beside_published(figures: Path, preset: str, store: Store) -> pd.DataFrame:

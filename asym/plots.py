@@ -123,8 +123,9 @@ def _epochs(ax: Axes, last: int) -> None:
     if drawn <= 10 * last:
         ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
         return
+    ticks = [epoch for epoch in (1, 3, 10, 30, 100, 300) if epoch <= drawn]
     ax.set_xscale("log")
-    ax.set_xticks(*[[epoch for epoch in (1, 3, 10, 30, 100, 300) if epoch <= drawn]] * 2)
+    ax.set_xticks(ticks, ticks)
     ax.minorticks_off()
 
 
@@ -279,12 +280,9 @@ def _of_name(network: str) -> tuple[float, float, float]:
 
 def _row_names(table: pd.DataFrame, panel: str) -> list[str]:
     """Of each row; with its table where a row of another one has the same."""
-    entries = table.to_dict("records")
-    names = [_row_name(entry, panel) for entry in entries]
-    parts: dict[str, set[str]] = {}
-    for entry, name in zip(entries, names, strict=True):
-        parts.setdefault(name, set()).add(entry["part"])
-    return [f"{name} ({entry['part']})" if len(parts[name]) > 1 else name for entry, name in zip(entries, names, strict=True)]
+    names = [_row_name(entry, panel) for entry in table.to_dict("records")]
+    shared = table["part"].groupby(names).transform("nunique") > 1
+    return [f"{name} ({part})" if several else name for name, part, several in zip(names, table["part"], shared, strict=True)]
 
 
 def _row_name(entry: dict, panel: str) -> str:
@@ -310,11 +308,9 @@ def beside_published(judged: pd.DataFrame) -> Figure:
 
 def _beside_legend(figure: Figure, theirs: str, untested: bool, ours: str = "ours, 95 % interval over seeds") -> None:
     dot = {"color": NEUTRAL, "marker": "o", "ls": "-"}
-    shown = {ours: _sample(ours, **dot)}
-    if untested:
-        shown["the same, not yet tested as planned"] = _sample("", **dot, **UNTESTED_STYLE)
-    shown[theirs] = _sample(theirs, color=NEUTRAL, marker="x", ms=7, mew=2, ls="")
-    _legend(figure, [], tuple(shown.items()))
+    hollow = [_sample("the same, not yet tested as planned", **dot, **UNTESTED_STYLE)] if untested else []
+    cross = _sample(theirs, color=NEUTRAL, marker="x", ms=7, mew=2, ls="")
+    _legend(figure, [], tuple((sample.get_label(), sample) for sample in (_sample(ours, **dot), *hollow, cross)))
 
 
 def nothing() -> Figure:

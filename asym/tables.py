@@ -65,7 +65,7 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def points(mean: float, half: float = math.nan, form: str = ".2f") -> str:
-    """A mean and the half-width of its interval, to two decimals; empty for NaN."""
+    """A mean and the half-width of its interval, both formatted alike; empty for NaN."""
     if math.isnan(mean):
         return ""
     return f"{mean:{form}}" if math.isnan(half) else f"{mean:{form}} ± {half:{form}}"
