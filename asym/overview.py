@@ -43,7 +43,7 @@ def show_verdicts(questions: list[dict]) -> Numbered:
 
 def show_claims(questions: list[dict], word: str) -> Numbered | Markdown:
     """The claims that have a verdict, with their numbers, each with a link to its page."""
-    having = ((entry, entry["judged"].query("verdict == @word")) for entry in questions)
+    having = [(entry, entry["judged"][entry["judged"]["verdict"] == word]) for entry in questions]
     rows = [{"page": _link(entry["name"], entry)} | row for entry, judged in having for row in claims.as_text(judged)]
     if not rows:
         return Markdown("None.")

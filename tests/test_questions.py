@@ -348,3 +348,16 @@ def test_the_published_figures_of_others_stand_beside_a_planned_net_and_its_cont
 
 def test_the_nine_verdicts_leave_out_what_the_original_did_not_ask(tmp_path):
     assert [entry["name"] for entry in overview.verdicts(tmp_path)] == [name for name in QUESTIONS if name != "literature"]
+
+
+def test_the_verdicts_page_says_the_claims_of_a_verdict_and_counts_the_untested(tmp_path):
+    questions = overview.verdicts(tmp_path)
+    judged = questions[0]["judged"]
+    judged.loc[0, ["verdict", "value"]] = claims.HOLDS, 44.0
+    table = overview.show_claims(questions, claims.HOLDS).rows
+    assert table[["page", "claim", "ours"]].values.tolist() == [["[dense](dense.ipynb)", judged.loc[0, "sentence"], "44.00"]]
+    assert overview.show_claims(questions, claims.OPEN).data == "None."
+    waiting = overview.show_untested(questions).rows.set_index("page")
+    bounded = (judged["verdict"] != "").sum()
+    assert waiting.loc["[dense](dense.ipynb)"].tolist() == [bounded - 1, "{numref}`tbl-dense-claims`"]
+    assert waiting.loc["[b_updates](b_updates.ipynb)", "named in"] == "{numref}`tbl-b-updates-claims`"
