@@ -19,10 +19,11 @@ from rich.table import Table
 from tqdm import tqdm
 
 from asym import bench, cost, gemm, grid, kernels, presets, publication, questions, tables, verify, versions
+from asym.atomic import whole
 from asym.bench import precision
 from asym.config import Config
 from asym.data import DataError
-from asym.results import Record, Store, whole
+from asym.results import Record, Store
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console()

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 import asym
 from asym import data, gemm, kernels, stacked, versions
+from asym.checkpoint import Checkpoint
 from asym.config import Config
 from asym.holds import ATTEMPTS, PAUSE, Holds, Queue, Task
 from asym.results import Record, Store
@@ -73,10 +74,13 @@ def perform(config: Config, device: str = "cpu", threads: int | None = 1) -> Rec
     return perform_task((config,), device, threads)[0]
 
 
-def perform_task(task: Task, device: str = "cpu", threads: int | None = 1, library: str | None = None) -> list[Record]:
+def perform_task(
+    task: Task, device: str = "cpu", threads: int | None = 1, library: str | None = None, keep: Path | None = None
+) -> list[Record]:
     """Trains a task's configs, several of them stacked, and returns their records; what every executor's workers call.
 
-    library: the grid's choice of asym.gemm.LIBRARIES, which a worker takes unless its own environment has one.
+    library: the grid's choice of asym.gemm.LIBRARIES, which a worker takes unless its own environment has one. keep: the file of
+    its checkpoint, if the worker reaches that folder.
     """
     keep_memory()
     if threads is not None:
@@ -84,32 +88,43 @@ def perform_task(task: Task, device: str = "cpu", threads: int | None = 1, libra
     if library not in (None, gemm.library()):
         os.environ["ASYM_GEMM"] = os.environ.get("ASYM_GEMM") or library
     started, clock = datetime.now(UTC), time.perf_counter()
-    histories = [train(task[0], device=device)] if len(task) == 1 else stacked.train(task, device=device)
-    seconds = (time.perf_counter() - clock) / len(task)
-    return [_record(history, device, len(task), started, seconds) for history in histories]
-
-
-def _record(history: History, device: str, stack: int, started: datetime, seconds: float) -> Record:
-    config = history.config
-    provenance = {
+    made_by = _made_by(task[0], device)
+    checkpoint = Checkpoint(keep, made_by) if keep is not None and keep.parent.is_dir() else None
+    if len(task) == 1:
+        histories = [train(task[0], device=device, checkpoint=checkpoint)]
+    else:
+        histories = stacked.train(task, device=device, checkpoint=checkpoint)
+    told = {
         "started": started.isoformat(timespec="seconds"),
-        "seconds": round(seconds, 3),  # its share of the time, where it was stacked
+        "seconds": round(((checkpoint.seconds if checkpoint else 0) + time.perf_counter() - clock) / len(task), 3),
+        **made_by,
+        "commit": commit(),
+    }
+    if len(task) > 1:
+        told["stacked"] = len(task)  # and its seconds are a share
+    if checkpoint is not None and checkpoint.sittings > 1:
+        told["sittings"] = checkpoint.sittings  # it was stopped and gone on with; started is the last one's
+    return [_record(history, told) for history in histories]
+
+
+def _made_by(config: Config, device: str) -> dict[str, str | int]:
+    """What decides a run's numbers beside its config and data."""
+    return {
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else gemm.processor(),
         "threads": torch.get_num_threads(),
         "matrix_products": gemm.library() if device == "cpu" else "stock",
         "untied_products": kernels.untied() if device == "cpu" and config.net == "poggio_untied" else "",
-        "commit": commit(),
         "code": versions.current(),
         "asym": asym.__version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "data_fingerprint": history.data_fingerprint,
-        "data_note": history.data_note,
     }
-    if stack > 1:
-        provenance["stacked"] = stack
-    return Record(config, history.epochs, history.diverged, provenance)
+
+
+def _record(history: History, told: dict[str, str | int | float]) -> Record:
+    data = {"data_fingerprint": history.data_fingerprint, "data_note": history.data_note}
+    return Record(history.config, history.epochs, history.diverged, told | data)
 
 
 def estimate(configs: Iterable[Config], records: Iterable[Record], rate: float | None = RATE) -> float:
@@ -166,7 +181,8 @@ def run(
 
     jobs: processes of one thread each (default: the cores); with an executor (a Dask client's get_executor(), say) how many runs
     it is given at once (default: 256). stack: so many seeds of a config are trained in one program where they can be, for a GPU;
-    their first one's turn is theirs. budget: seconds after which no run is started and those still going are given up.
+    their first one's turn is theirs. budget: seconds after which no run is started and those still going are given up; of a run
+    that is given up, or whose process dies, the last epochs are lost (see asym.checkpoint).
     progress(done, total) is called after each run; without it a bar is shown where stderr is a terminal. Ctrl-C leaves what is
     stored. A run whose process dies is tried again, three times in all. A run that another grid on this store is making is left
     to it, and awaited. Raises data.DataError before the first run if a data set is missing or damaged; RuntimeError, after all
@@ -234,7 +250,8 @@ def _drain(
     while (queue or running) and time.monotonic() < deadline:
         while len(running) < window and (task := queue.take(running.values())):
             try:
-                running[pool.submit(perform_task, task, device, 1, gemm.library())] = task
+                keep = queue.store.checkpoint(task[-1]).absolute()  # which goes as the last of them is saved
+                running[pool.submit(perform_task, task, device, 1, gemm.library(), keep)] = task
             except BrokenExecutor:
                 queue.put_back([task])
                 raise

@@ -18,7 +18,9 @@ class HalfHardtanh(nn.Module):
 
 
 class Dropout(nn.Module):
-    """x * mask / (1 - p) in training, x otherwise; the masks are drawn from a seed of its own, whatever else runs meanwhile."""
+    """x * mask / (1 - p) in training, x otherwise; the masks are drawn from a seed of its own, whatever else runs meanwhile.
+
+    How many were drawn is part of its state_dict."""
 
     def __init__(self, p: float, seed: int):
         super().__init__()
@@ -30,6 +32,12 @@ class Dropout(nn.Module):
         self.calls += 1
         generator = torch.Generator(x.device).manual_seed(self.seed + self.calls)
         return x * torch.empty_like(x).bernoulli_(1 - self.p, generator=generator) / (1 - self.p)
+
+    def get_extra_state(self) -> int:
+        return self.calls
+
+    def set_extra_state(self, state: int) -> None:
+        self.calls = state
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -13,12 +13,13 @@ import pandas as pd
 import pyarrow as pa
 
 from asym import presets
+from asym.atomic import whole
 from asym.cells import Cell
 from asym.checks import expect, in_short
 from asym.config import Config
 from asym.measures import MEASURES
 from asym.questions import QUESTIONS, cells
-from asym.results import Merged, Record, Store, whole
+from asym.results import Merged, Record, Store
 from asym.soundness import SPLIT_COLUMN, check_kinds
 
 LEVELS = ("quick", "cpu", "bf16", "paper")  # from the smallest

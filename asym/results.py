@@ -4,15 +4,14 @@ import hashlib
 import json
 import math
 import os
-import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from asym.atomic import whole
 from asym.cells import Cell
 from asym.checks import in_short
 from asym.config import Config
@@ -43,32 +42,6 @@ class Merged:
     refused: dict[Path, str]
 
 
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside the path, which takes its place when the block ends well, and is removed otherwise.
-
-    Its name is no other writer's, on whatever machine.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    with suppress(OSError):  # not every system can: there a power cut may take the last runs
-        _settle(path.parent)
-
-
-def _settle(folder: Path) -> None:
-    """Waits until the folder's names are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 class Store:
     """A folder of records, `<config hash>.json`; $ASYM_RUNS or ./runs unless given."""
 
@@ -78,12 +51,17 @@ class Store:
     def path(self, config: Config) -> Path:
         return self.folder / f"{config.hash}.json"
 
+    def checkpoint(self, config: Config) -> Path:
+        """Where the config's run, while it is being made, keeps what it has come to."""
+        return self.folder / f"{config.hash}.checkpoint"
+
     def save(self, record: Record) -> None:
-        """Writes the record under a temporary name, then renames it: a reader never sees half of it."""
+        """Writes the record under a temporary name, then renames it: a reader never sees half of it. Its checkpoint goes."""
         with whole(self.path(record.config)) as temporary, temporary.open("w") as file:
             file.write(_dump(record))
             file.flush()
             os.fsync(file.fileno())
+        self.checkpoint(record.config).unlink(missing_ok=True)
 
     def load(self, config: Config) -> Record | None:
         """The config's record; None where there is none, or where it is damaged (a warning names it: it will be run again)."""

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from asym import data
+from asym.checkpoint import Checkpoint
 from asym.config import Config
 from asym.layers import between_steps
-from asym.train import History, Trainer, flushed_denormals, follow, optimizer
+from asym.train import History, Trainer, flushed_denormals, follow, optimizer, trainers
 
 
 def stackable(config: Config) -> bool:
@@ -42,6 +43,10 @@ class Stack:
         self.learned = {named[weight]: named[feedback] for weight, feedback in first.learned.items()}
         moved = [*self.weights, *self.learned.values()]
         self.optimizer = optimizer(self.config, [self.tensors[name] for name in moved])
+        if first.optimizer.state:  # of a stack that was stopped
+            self.optimizer.load_state_dict(first.optimizer.state_dict())
+        for trainer in trainers:
+            trainer.optimizer = self.optimizer  # which moves them all
         self.step = vmap(grad(self._loss, has_aux=True))
 
     def _loss(self, weights: dict[str, Tensor], others: dict[str, Tensor], images: Tensor, labels: Tensor) -> Any:
@@ -101,7 +106,7 @@ class Stack:
             trainer.clip_weights()
 
 
-def train(configs: Sequence[Config], *, device: str = "cpu") -> list[History]:
+def train(configs: Sequence[Config], *, device: str = "cpu", checkpoint: Checkpoint | None = None) -> list[History]:
     """What `asym.train.train` gives for each config, but for rounding: they differ by their seed alone and are trained together.
 
     A history's seconds are the config's share of the time. ValueError for configs that cannot be stacked.
@@ -109,5 +114,5 @@ def train(configs: Sequence[Config], *, device: str = "cpu") -> list[History]:
     first = configs[0]
     dataset = data.load(first.dataset, unverified=first.unverified_data, device=device)
     with flushed_denormals():
-        trainers = [Trainer(config, dataset, device) for config in configs]
-        return follow(trainers, Stack(trainers).epoch)
+        started = trainers(configs, dataset, device, checkpoint)
+        return follow(started, Stack(started).epoch, checkpoint=checkpoint)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asym import data, nets
+from asym.checkpoint import Checkpoint
 from asym.config import Config
 from asym.layers import between_steps
 from asym.measures import Probe
@@ -21,6 +22,7 @@ from asym.rules import find
 
 NESTEROV_MOMENTUM = 0.9
 TEST_BATCH = 1000
+GENERATORS = ("order", "between")  # a trainer's
 CONV_PROBE = 100  # images; the angles of a conv net on a whole batch cost as much as several steps
 
 
@@ -70,16 +72,18 @@ def build(config: Config, shape: tuple[int, int, int], classes: int, first: Tens
 class Trainer:
     """One run in progress: `epoch()` trains once through the data, `accuracies()` and `probe.measure()` look at the net.
 
-    ValueError for a data set that could hide a NaN (images that are not uint8, a mean or std that is not finite), or that is
-    smaller than a batch.
+    state: what `state()` of a trainer of the same config has given, from where this one goes on. ValueError for a data set that
+    could hide a NaN (images that are not uint8, a mean or std that is not finite), or that is smaller than a batch.
     """
 
-    def __init__(self, config: Config, dataset: data.Dataset, device: str = "cpu"):
+    def __init__(self, config: Config, dataset: data.Dataset, device: str = "cpu", state: dict[str, Any] | None = None):
         self.config, self.device = config, torch.device(device)
         self.dataset, self.evaluated = _parts(dataset, config)
         _check(self.dataset, config.batch)
         self.layout = torch.contiguous_format if config.net == "dense" else torch.channels_last
-        first = _pretrained(config, dataset, device) if config.pretrained else None
+        first = None
+        if config.pretrained:  # it is the net's first step, never moves, and so is in every state
+            first = _pretrained(config, dataset, device) if state is None else state["net"]["steps.0.weight"]
         self.net = build(config, dataset.shape, dataset.classes, first).to(self.device, memory_format=self.layout)
         self.criterion = CRITERIA[config.loss]
         trained = [layer for layer in self.net.layers if layer.weight.requires_grad]
@@ -95,6 +99,19 @@ class Trainer:
         activations = [step for step in self.net.steps if isinstance(step, tuple(nets.ACTIVATIONS.values()))]
         images = self.images(self.dataset.train_images[:probe])
         self.probe = Probe(self.net, images, labels, self.criterion, activations)
+        if state is not None:
+            self._restore(state)
+
+    def state(self) -> dict[str, Any]:
+        """All that epochs change."""
+        generators = {name: getattr(self, name).get_state() for name in GENERATORS}
+        return {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), **generators}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name in GENERATORS:
+            getattr(self, name).set_state(state[name])
 
     def epoch(self) -> tuple[float, float]:
         """One pass over the training set; the mean loss and the accuracy of its batches, each before its step."""
@@ -213,17 +230,33 @@ def _check(dataset: data.Dataset, batch: int) -> None:
         raise ValueError(f"batch must be at most the {len(dataset.train_labels)} training images; got {batch}")
 
 
-def train(config: Config, *, device: str = "cpu", on_epoch: Callable[[dict[str, Any]], None] = lambda row: None) -> History:
+def train(
+    config: Config,
+    *,
+    device: str = "cpu",
+    on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
+    checkpoint: Checkpoint | None = None,
+) -> History:
     """Trains the config's net and returns the history; on_epoch receives each row as it is made.
 
     Everything random is drawn from the seed, by streams of their own for W, B, the data order, dropout and moving feedback.
     Meanwhile this thread flushes denormal numbers to zero: they fill Adam's moments of dead units and slow a step by half.
+    checkpoint: where the training keeps what it has come to, and from where it goes on if it was stopped there.
     Raises data.DataError where the data set is missing or damaged.
     """
     dataset = data.load(config.dataset, unverified=config.unverified_data, device=device)
     with flushed_denormals():
-        trainer = Trainer(config, dataset, device)
-        return follow([trainer], lambda: [trainer.epoch()], on_epoch)[0]
+        (trainer,) = trainers((config,), dataset, device, checkpoint)
+        return follow([trainer], lambda: [trainer.epoch()], on_epoch, checkpoint)[0]
+
+
+def trainers(configs: Sequence[Config], dataset: data.Dataset, device: str, checkpoint: Checkpoint | None) -> list[Trainer]:
+    """A trainer each, at the start or where the checkpoint has them."""
+    states = [None] * len(configs)
+    if checkpoint is not None:
+        checkpoint.open(configs=[config.hash for config in configs], data=dataset.fingerprint)
+        states = checkpoint.state["trainers"] if checkpoint.state else states
+    return [Trainer(config, dataset, device, state) for config, state in zip(configs, states, strict=True)]
 
 
 @contextmanager
@@ -242,6 +275,7 @@ def follow(
     trainers: Sequence[Trainer],
     epoch: Callable[[], list[tuple[float, float]]],
     on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[History]:
     """The histories of trainers that learn together; epoch() moves all of them and gives each one's loss and accuracy.
 
@@ -249,8 +283,11 @@ def follow(
     """
     config = trainers[0].config
     histories = [History(t.config, data_fingerprint=t.dataset.fingerprint, data_note=t.dataset.note) for t in trainers]
-    start = time.perf_counter()
-    for number in range(config.epochs + 1):
+    if checkpoint is not None and checkpoint.state:
+        for history, (rows, diverged) in zip(histories, checkpoint.state["histories"], strict=True):
+            history.epochs, history.diverged = list(rows), diverged
+    start = time.perf_counter() - (checkpoint.seconds if checkpoint else 0)
+    for number in range(max(len(history.epochs) for history in histories), config.epochs + 1):
         learned = epoch() if number else [(math.nan, math.nan)] * len(trainers)
         for trainer, history, (loss, accuracy) in zip(trainers, histories, learned, strict=True):
             if history.diverged:
@@ -266,7 +303,17 @@ def follow(
             on_epoch(row)
         if all(history.diverged for history in histories):
             break
+        if checkpoint is not None and number < config.epochs:
+            checkpoint.keep(lambda: _state(trainers, histories))
     return histories
+
+
+def _state(trainers: Sequence[Trainer], histories: Sequence[History]) -> dict[str, Any]:
+    """What a checkpoint holds."""
+    return {
+        "trainers": [trainer.state() for trainer in trainers],
+        "histories": [(history.epochs, history.diverged) for history in histories],
+    }
 
 
 def optimizer(config: Config, parameters: list[Tensor]) -> torch.optim.Optimizer:

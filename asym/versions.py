@@ -14,6 +14,8 @@ from asym.results import Record
 PACKAGE = Path(__file__).parent
 # What a run's numbers come from. The data's own files are told by the run's data_fingerprint, whatever code reads them.
 DECIDING = (
+    "atomic.py",
+    "checkpoint.py",
     "checks.py",
     "config.py",
     "data.py",

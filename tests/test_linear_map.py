@@ -1,6 +1,7 @@
 """The linear map: as in the paper, both rules learn it, and feedback alignment's error turns towards backpropagation's."""
 
 import pytest
+import torch
 
 from asym import linear_map
 
@@ -26,3 +27,14 @@ def test_the_rules_share_a_start_and_a_run_is_the_same_again(rows):
     starts = rows[rows["step"] == 0].pivot(index="seed", columns="rule", values="error")
     assert (starts["bp"] == starts["fa"]).all() and starts["bp"].nunique() == 3
     assert linear_map.run(seeds=[1], steps=20).equals(rows[(rows["seed"] == 1) & (rows["step"] <= 20)].reset_index(drop=True))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_callers_threads_change_no_digit_and_stay(rows, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert linear_map.run(seeds=range(3), steps=200).equals(rows)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

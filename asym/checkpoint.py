@@ -1,0 +1,63 @@
+"""What a long training has come to, on disk: one that was stopped goes on from there, to the very numbers of one that was not."""
+
+import pickle
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asym.atomic import whole
+from asym.checks import in_short
+
+UNREADABLE = (OSError, EOFError, pickle.UnpicklingError, RuntimeError, ValueError, LookupError, AttributeError, TypeError)
+EVERY = 300.0  # seconds between two writings: what a stopped training loses at most, beside its epoch
+
+
+class Checkpoint:
+    """A file with the state of the training that writes it.
+
+    made_by: what decides a training's numbers (its configs, the code, the processor, ...). `state` is what the file holds, if it
+    was written by the same, else None; seconds are those of the earlier sittings, and sittings counts this one too. A file of
+    another training (a warning names what differs), or one that cannot be read, is left until the first state is written.
+    """
+
+    def __init__(self, path: Path, made_by: Mapping[str, Any], every: float = EVERY):
+        self.path, self.made_by, self.every = path, dict(made_by), every
+        self.state, self.seconds, self.sittings = None, 0.0, 1
+        self._began = self._written = time.perf_counter()
+
+    def open(self, **made_by: Any) -> None:
+        """Reads the file, if there is one; more of what decides the numbers."""
+        self.made_by |= made_by
+        if not self.path.exists():
+            return
+        try:
+            body = torch.load(self.path, map_location="cpu", weights_only=True)
+            differ = sorted(name for name, value in self.made_by.items() if body["made_by"].get(name) != value)
+            found = body["state"], body["seconds"], body["sittings"] + 1
+        except UNREADABLE as error:
+            differ, found = [f"it cannot be read: {in_short(error)}"], None
+        if differ:
+            warnings.warn(f"{self.path}: not gone on from ({', '.join(differ)}); the training begins again", stacklevel=4)
+        else:
+            self.state, self.seconds, self.sittings = found
+
+    def keep(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Writes the state if it is time to; a disk that cannot take it is told in a warning and does not stop the training."""
+        if time.perf_counter() - self._written < self.every:
+            return
+        body = {
+            "made_by": self.made_by,
+            "state": state(),
+            "seconds": self.seconds + time.perf_counter() - self._began,
+            "sittings": self.sittings,
+        }
+        try:
+            with whole(self.path) as temporary:
+                torch.save(body, temporary)
+        except (OSError, RuntimeError) as error:
+            warnings.warn(f"{self.path}: not written ({error}); the training goes on", stacklevel=2)
+        self._written = time.perf_counter()
