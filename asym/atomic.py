@@ -17,16 +17,17 @@ def whole(path: Path) -> Iterator[Path]:
     temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
+        _settle(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     with suppress(OSError):  # not every system can: there a power cut may take the last runs
-        _settle(path.parent)
+        _settle(path.parent, os.O_RDONLY)
 
 
-def _settle(folder: Path) -> None:
-    """Waits until the folder's names are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _settle(path: Path, access: int = os.O_RDWR) -> None:
+    """Waits until a file's content, or a folder's names, are on the disk."""
+    descriptor = os.open(path, access)
     try:
         os.fsync(descriptor)
     finally:

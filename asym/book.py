@@ -35,8 +35,8 @@ class Page:
     """
 
     def __init__(self, question: str, parameters: dict[str, Any]):
-        given = _given(parameters)
-        self.question, self.root = question, root()
+        self.question, self.root, self.given = question, root(), _given(parameters)
+        given = dict(self.given)
         self.preset = given.pop("preset", STORED)
         choice = given.pop("shown", "published")
         if choice not in SHOWN:
@@ -112,7 +112,7 @@ class Page:
     def origin(self, name: str) -> HTML:
         """Where a figure of this page comes from: source, numbers, drawing, runs, seeds, minutes, device, and the command."""
         words = provenance.told(self._behind[name], self.shown)
-        return provenance.origin(name, self.question, words, site=self.site)
+        return provenance.origin(name, self.question, words, site=self.site, given=self.given if self.site == "own" else {})
 
     def show_table(self, table: pd.DataFrame, name: str = "original") -> Numbered:
         """Ours beside the original's, as a table: accuracies in %, our mean with its 95 % interval over the seeds."""

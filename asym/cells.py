@@ -8,7 +8,6 @@ from typing import Any
 
 from asym.config import Config, last
 
-LOSSES = ("ce", "hinge")
 NETS = {
     "DS": {"net": "dense", "hidden": (512, 256)},
     "DD": {"net": "dense", "hidden": (512, 512, 256, 256)},

@@ -4,6 +4,8 @@ import sys
 from numbers import Integral
 from typing import Any
 
+import torch
+
 LARGEST = 2**63 - 1  # of the whole numbers that torch, JSON's readers and Parquet take
 SHOWN = 300  # characters of a refused value
 
@@ -12,6 +14,19 @@ def expect(name: str, value: Any, holds: bool, allowed: str | None) -> None:
     """ValueError "name must be allowed; got value" unless it holds."""
     if not holds:
         raise ValueError(f"{name} must be {allowed}; got {in_short(value)}")
+
+
+def expect_device(device: Any) -> torch.device:
+    """The device, None being torch's default one; ValueError unless torch has it here."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, TypeError, AssertionError) as error:  # of a torch without CUDA
+        raise ValueError(f"device must be one that torch has here; got {in_short(device)} ({error})") from None
+
+
+def expect_generator(generator: Any) -> None:
+    """ValueError unless it is a generator, or None for torch's global one."""
+    expect("generator", generator, generator is None or isinstance(generator, torch.Generator), "a torch.Generator or None")
 
 
 def is_whole(value: Any, least: int, most: int = LARGEST) -> bool:

@@ -40,7 +40,8 @@ def run(
     jobs: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Processes of one thread each, by default the cores; runs given to a scheduler at once, by default 256."
+            min=1,
+            help="Processes of one thread each: the cores by default, on a GPU one. Runs that a scheduler is given at once: 256.",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
@@ -56,7 +57,7 @@ def run(
     try:
         with _dask(scheduler) if scheduler else nullcontext() as executor:
             outcome = grid.run(configs, Store(), jobs=jobs, device=device, budget=budget, executor=executor, stack=stack)
-    except DataError as error:
+    except (DataError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
     except KeyboardInterrupt:
         console.print("stopped; finished runs are stored, the same command goes on")
@@ -110,6 +111,9 @@ def show(question: str, preset: PresetName = "quick") -> None:
     """Print the original's numbers beside those of your runs: test accuracy in %, mean over seeds and 95 % interval."""
     wanted = _cells(question, preset, False)
     rows = tables.as_text(tables.beside_original(wanted, Store().find(wanted)))
+    if not len(rows):
+        console.print(f"the original prints no table for {question}; asym status tells which of its runs there are")
+        return
     shown = Table(*rows.columns, title=f"{question}, preset {preset}")
     for row in rows.astype(str).itertuples(index=False):
         shown.add_row(*row)
@@ -158,17 +162,20 @@ def merge(folder: Path) -> None:
 def stale(figures: Path = Path("figures")) -> None:
     """Name the pages whose published runs the present code, or the present questions and presets, would not make again; exit 1 if
     there is one."""
-    library, found = publication.library(figures), 0
-    for name in questions.QUESTIONS:
-        old = versions.stale(record for _, record in publication.shown(name, library).found)
-        unasked = publication.unasked(name, figures)
+    library, found, pages = publication.library(figures), 0, [*questions.QUESTIONS, precision.HOME]
+    for name in pages:
+        if name in questions.QUESTIONS:
+            runs, unasked = [record for _, record in publication.shown(name, library).found], publication.unasked(name, figures)
+        else:
+            runs, unasked = publication.published(figures / name / publication.FILE), []
+        old = versions.stale(runs)
         found += bool(old or unasked)
         if old:
             made = ", ".join(sorted({versions.of(record)[:16] for record in old}))
             console.print(f"{name}: stale, {len(old)} of its runs were made by other code ({made})", soft_wrap=True)
         if unasked:
             console.print(f"{name}: stale, {len(unasked)} of its runs are of configs that no preset asks for", soft_wrap=True)
-    console.print(f"{found} of {len(questions.QUESTIONS)} pages are stale")
+    console.print(f"{found} of {len(pages)} pages are stale")
     raise typer.Exit(1 if found else 0)
 
 
@@ -186,20 +193,20 @@ def check(
         raise typer.BadParameter(f"rerun must be quick; got {rerun!r}")
     names = [question] if question else list(questions.QUESTIONS)
     wrong = 0
-    for name in names:
-        try:
-            questions.find(name)
-            with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:  # one for all: questions share runs
+        for name in names:
+            try:
+                questions.find(name)
                 rows = (
                     verify.rerun(name, figures, Path(folder), jobs=jobs, device=device) if rerun else verify.check(name, figures)
                 )
-        except (FileNotFoundError, ValueError) as error:
-            raise typer.BadParameter(str(error)) from None
-        differing = rows[~rows["matches"]]
-        wrong += len(differing)
-        if everything or len(differing):
-            console.print(_checked(name, rows if everything else differing))
-        console.print(f"{name}: {len(rows) - len(differing)} of {len(rows)} match")
+            except (FileNotFoundError, ValueError) as error:
+                raise typer.BadParameter(str(error)) from None
+            differing = rows[~rows["matches"]]
+            wrong += len(differing)
+            if everything or len(differing):
+                console.print(_checked(name, rows if everything else differing))
+            console.print(f"{name}: {len(rows) - len(differing)} of {len(rows)} match")
     raise typer.Exit(1 if wrong else 0)
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from asym.checks import expect
-from asym.layers import Conv2d, Linear
+from asym.checks import expect, expect_generator
+from asym.layers import Conv2d, DirectFeedback, Linear, UntiedConv2d
 from asym.network import Network
 from asym.rules import find
 
-LAYERS = {nn.Linear: Linear, nn.Conv2d: Conv2d}
+LAYERS = {nn.Linear: Linear, nn.Conv2d: Conv2d} | {kind: kind for kind in (Linear, Conv2d, UntiedConv2d)}
 
 
 def convert(
@@ -21,14 +21,16 @@ def convert(
     generator: torch.Generator | None = None,
     example_input: Tensor | None = None,
 ) -> nn.Module:
-    """A copy of the model whose nn.Linear and nn.Conv2d layers follow the rule, with the same weights and a B drawn for each.
+    """A copy of the model whose linear and convolutional layers follow the rule, with the same weights and a B drawn for each.
 
-    rule is one key for all these layers, or {layer name: key} for some (names as in model.named_modules()); the others stay as
-    they are, and so does every subclass of the two (attention's projections among them, which torch calls without their forward).
-    A layer used in several places stays one layer. The first layer's B is never used if its input needs no gradient. "dfa" needs
-    the whole path to the logits: the model must be an nn.Sequential, the layer one of its steps, example_input a batch for it.
+    These are torch's nn.Linear and nn.Conv2d, and this package's three layers, whose rule and B are then new. rule is one key for
+    all of them, or {layer name: key} for some (names as in model.named_modules()); the others stay as they are, and so does every
+    subclass of torch's two (attention's projections among them, which torch calls without their forward). A layer used in several
+    places stays one layer. The first layer's B is never used if its input needs no gradient. "dfa" needs the whole path to the
+    logits: the model must be an nn.Sequential, the layer one of its steps, example_input a batch for it.
     ValueError for what is no model, rule, generator or tensor, for an unknown rule or layer name, for a model without such layers
-    or with one whose weights are not real floating numbers, and for dfa elsewhere or without example_input.
+    or with one whose weights are not real floating numbers, for dfa elsewhere or without example_input, and for a model that is
+    wired for direct feedback already.
     """
     _check(model, rule, generator, example_input)
     model = copy.deepcopy(model)
@@ -38,7 +40,9 @@ def convert(
     if unknown:
         raise ValueError(f"rule names layers {unknown} that are not among the model's: {', '.join(found)}")
     if not rules:
-        raise ValueError("model has no nn.Linear or nn.Conv2d layer to convert, or rule names none")
+        raise ValueError("model has no nn.Linear, nn.Conv2d or layer of asym to convert, or rule names none")
+    if any(isinstance(module, DirectFeedback) for module in model.modules()):
+        raise ValueError("model is wired for direct feedback already: convert the one that it came from")
     direct = {name for name, key in rules.items() if find(key).direct}
     if direct and not (_sequential(model) and example_input is not None):
         raise ValueError("rule 'dfa' wires hidden layers to the logits: it needs an nn.Sequential model and example_input")
@@ -55,7 +59,7 @@ def _check(model, rule, generator, example_input) -> None:
     expect("model", type(model).__name__, isinstance(model, nn.Module), "a torch.nn.Module")
     named = isinstance(rule, Mapping) and all(isinstance(name, str) for name in rule)
     expect("rule", rule, isinstance(rule, str) or named, "a rule's key, or a mapping of layer names to keys")
-    expect("generator", generator, generator is None or isinstance(generator, torch.Generator), "a torch.Generator or None")
+    expect_generator(generator)
     kind = type(example_input).__name__
     expect("example_input", kind, example_input is None or isinstance(example_input, Tensor), "a tensor or None")
 

@@ -16,6 +16,7 @@ from asym.numbered import Numbered
 from asym.publication import library
 from asym.questions import cells
 from asym.results import Record
+from asym.rules import find
 
 FILE = "memory.csv"
 KIND = ["dataset", "net", "precision", "batch", "subset"]  # what a run's memory depends on, beside the widths of a dense net
@@ -60,7 +61,7 @@ def costs(question: str, figures: Path) -> pd.DataFrame:
         there = [published[config.hash] for config in configs if config.hash in published]
         missing = [config for config in configs if config.hash not in published]
         seconds = sum(record.provenance["seconds"] for record in there) + grid.estimate(missing, records)
-        memory = max(known.get(_kind(config), float("nan")) for config in configs)
+        memory = pd.Series([known.get(_kind(config), float("nan")) for config in configs]).max(skipna=False)
         epochs = sum(config.epochs for config in configs)
         rows.append(
             {
@@ -105,7 +106,7 @@ def _kind(config: Config) -> tuple:
 
 def _size(config: Config) -> tuple[int, int]:
     """Wider nets, then nets with more learned feedback, take more."""
-    return sum(config.hidden), sum(rule == "shared_update" for rule in config.rules)
+    return sum(config.hidden), sum(find(rule).store == "parameter" for rule in config.rules)
 
 
 def _memory(path: Path) -> dict[tuple, float]:

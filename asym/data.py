@@ -19,6 +19,7 @@ from asym._copies import Arrays, read_any
 from asym._download import fetch
 from asym._formats import DataError
 from asym._published import SOURCES, Source
+from asym.checks import expect, expect_device, expect_generator, is_whole
 
 __all__ = ["DataError", "Dataset", "batches", "load"]
 
@@ -61,8 +62,7 @@ class Dataset:
 
         Raises ValueError unless 1 <= n <= N.
         """
-        if not 1 <= n <= len(self.train_labels):
-            raise ValueError(f"subset must be in 1..{len(self.train_labels)}, got {n}")
+        expect("subset", n, is_whole(n, 1, len(self.train_labels)), f"a whole number in 1..{len(self.train_labels)}")
         return replace(self, train_images=self.train_images[:n], train_labels=self.train_labels[:n])
 
     def standardise(self, images: Tensor) -> Tensor:
@@ -76,20 +76,20 @@ def load(name: str, *, unverified: bool = False, device: str | torch.device = "c
     """The data set `name` (fashion_mnist, mnist, cifar10 or cifar100), read once a process.
 
     `unverified` accepts files whose checksums are not the published ones, if their structure is right.
-    Raises ValueError for an unknown name, DataError for files that are missing, damaged or not the published ones.
+    Raises ValueError for an unknown name or device, DataError for files that are missing, damaged or not the published ones.
     """
-    if name not in SOURCES:
-        raise ValueError(f"name must be one of {', '.join(SOURCES)}, got {name!r}")
-    return _load(name, bool(unverified), str(torch.device(device)), os.environ.get("ASYM_DATA", ""))
+    expect("name", name, isinstance(name, str) and name in SOURCES, f"one of {', '.join(SOURCES)}")
+    return _load(name, bool(unverified), str(expect_device(device)), os.environ.get("ASYM_DATA", ""))
 
 
-def batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+def batches(n: int, size: int, generator: torch.Generator | None) -> Iterator[Tensor]:
     """The batches of one epoch: index tensors (size,) int64 from a fresh permutation of 0..n-1, the partial last one dropped.
 
-    Raises ValueError unless 1 <= size <= n.
+    Raises ValueError unless n is a whole number, 1 <= size <= n, and the generator is one (or None, torch's global one).
     """
-    if not 1 <= size <= n:
-        raise ValueError(f"size must be in 1..{n}, got {size}")
+    expect("n", n, is_whole(n, 1), "a whole number from 1 on")
+    expect("size", size, is_whole(size, 1, n), f"a whole number in 1..{n}")
+    expect_generator(generator)
     return iter(torch.randperm(n, generator=generator)[: n - n % size].split(size))
 
 

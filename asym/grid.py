@@ -26,6 +26,7 @@ from tqdm import tqdm
 import asym
 from asym import data, gemm, kernels, stacked, versions
 from asym.checkpoint import Checkpoint
+from asym.checks import expect_device
 from asym.config import Config
 from asym.holds import ATTEMPTS, PAUSE, Holds, Queue, Task
 from asym.results import Record, Store
@@ -179,17 +180,19 @@ def run(
 ) -> Outcome:
     """Runs the configs that the store lacks, in their order, and stores each as it ends; a second call goes on where one stopped.
 
-    jobs: processes of one thread each (default: the cores); with an executor (a Dask client's get_executor(), say) how many runs
-    it is given at once (default: 256). stack: so many seeds of a config are trained in one program where they can be, for a GPU;
-    their first one's turn is theirs. budget: seconds after which no run is started and those still going are given up; of a run
-    that is given up, or whose process dies, the last epochs are lost (see asym.checkpoint).
+    jobs: processes of one thread each (default: the cores, on a GPU one); with an executor (a Dask client's get_executor(), say)
+    how many runs it is given at once (default: 256). stack: so many seeds of a config are trained in one program where they can
+    be, for a GPU; their first one's turn is theirs. budget: seconds after which no run is started and those still going are given
+    up; of a run that is given up, or whose process dies, the last epochs are lost (see asym.checkpoint).
     progress(done, total) is called after each run; without it a bar is shown where stderr is a terminal. Ctrl-C leaves what is
     stored. A run whose process dies is tried again, three times in all. A run that another grid on this store is making is left
-    to it, and awaited. Raises data.DataError before the first run if a data set is missing or damaged; RuntimeError, after all
-    the others, for runs that failed, naming the first.
+    to it, and awaited. Raises data.DataError before the first run if a data set is missing or damaged, ValueError for a device
+    that is not here; RuntimeError, after all the others, for runs that failed, naming the first.
     """
     wanted = list(dict.fromkeys(configs))
     missing = [config for config in wanted if store.load(config) is None]
+    if executor is None and missing:
+        expect_device(device)
     for name, unverified in {(config.dataset, config.unverified_data) for config in missing}:
         data.load(name, unverified=unverified)
     deadline = math.inf if budget is None else time.monotonic() + budget
@@ -226,7 +229,7 @@ def _tasks(configs: list[Config], stack: int) -> list[Task]:
 
 def _finish(queue: Queue, jobs: int | None, device: str, deadline: float, executor: Executor | None) -> Iterator[Ended]:
     """The runs as they end; a pool that breaks is replaced, and the runs that it held are tried again."""
-    processes = jobs or os.cpu_count() or 1
+    processes = jobs or (os.cpu_count() if device == "cpu" else 1) or 1
     window = jobs or SUBMITTED if executor else 2 * processes  # runs that a broken pool loses, at most
     while queue and time.monotonic() < deadline:
         running: dict[Future, Task] = {}

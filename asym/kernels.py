@@ -105,15 +105,15 @@ def load() -> ctypes.CDLL | str:
         _check(library)
         return library
     except Unavailable as reason:
-        warnings.warn(f"untied convolutions take two to three times as long, in torch alone: {reason}", RuntimeWarning, 2)
+        warnings.warn(f"untied convolutions take up to twice as long, in torch alone: {reason}", RuntimeWarning, 2)
         return str(reason)
 
 
 def _check(library: ctypes.CDLL) -> None:
     """Untied kernels that are all equal are a convolution."""
     generator = torch.Generator().manual_seed(0)
-    x, kernel = (torch.randn(*shape, generator=generator) for shape in ((7, 17, 5, 4), (19, 17, 3, 3)))
-    e = torch.randn(7, 19, 5, 4, generator=generator)
+    shapes = (7, 17, 5, 4), (19, 17, 3, 3), (7, 19, 5, 4)
+    x, kernel, e = (torch.randn(shape, generator=generator, dtype=torch.float32) for shape in shapes)
     weight = kernel.reshape(19, -1).t().expand(20, -1, -1).contiguous()
     shape = (17, 5, 4, 19, 5, 4, 3, 3, 1, 1, 1, 1, 1, 1, 1)
     found = [multiply(library, kind, *pair, shape) for kind, pair in {"y": (x, weight), "x": (e, weight), "w": (x, e)}.items()]
@@ -152,7 +152,7 @@ def untied() -> str:
 def _laid(library: ctypes.CDLL, images: Tensor) -> Tensor:
     """(N, C, H, W) in any layout -> (H * W, N, C) in fp32, where what a position needs of all samples lies together."""
     n, c, h, w = images.shape
-    laid = torch.empty(h * w, n, c)
+    laid = torch.empty(h * w, n, c, dtype=torch.float32)  # whatever the default is
     size, steps = ((ctypes.c_int64 * 4)(*numbers) for numbers in (images.shape, images.stride()))
     bf16 = images.dtype == torch.bfloat16
     library.untied_lay(size, steps, bf16, images.data_ptr(), laid.data_ptr(), torch.get_num_threads())

@@ -1,13 +1,14 @@
 """torch's layers with a feedback rule: `weight` carries the input forward, `feedback` carries the error back."""
 
 import math
+import warnings
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asym import functional, shapes
-from asym.checks import expect, in_short
+from asym.checks import expect, expect_device, expect_generator
 from asym.rules import find
 
 MIRROR_RATE = 0.01  # B moves a hundredth of the way to W a step: a time constant of one CIFAR epoch at batch 500
@@ -17,17 +18,14 @@ MIRROR_SAMPLES = 128
 def _check_options(bias, device, dtype, rule, generator) -> None:
     """What every layer takes beside its sizes."""
     expect("bias", bias, isinstance(bias, bool), "True or False")
-    expect("dtype", dtype, dtype is None or dtype in shapes.REAL, shapes.DTYPES)
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, TypeError, AssertionError) as error:  # of a torch without CUDA
-        raise ValueError(f"device must be one that torch has here; got {in_short(device)} ({error})") from None
     find(rule)
-    _check_generator(generator)
+    _check_factory(device, dtype, generator)
 
 
-def _check_generator(generator) -> None:
-    expect("generator", generator, generator is None or isinstance(generator, torch.Generator), "a torch.Generator or None")
+def _check_factory(device, dtype, generator) -> None:
+    expect("dtype", dtype, dtype is None or dtype in shapes.REAL, shapes.DTYPES)
+    expect_device(device)
+    expect_generator(generator)
 
 
 def _check_convolution(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode) -> None:
@@ -41,6 +39,12 @@ def _check_convolution(in_channels, out_channels, kernel_size, stride, padding, 
     expect("padding_mode", padding_mode, isinstance(padding_mode, str), "a name")
 
 
+def _uniform_(tensor: Tensor, bound: float, generator: torch.Generator | None) -> Tensor:
+    """Fills the tensor from U(-bound, bound), drawn on the generator's device: one seed gives one B wherever the layer lives."""
+    device = tensor.device if generator is None else generator.device
+    return tensor.copy_(torch.empty(tensor.shape, device=device).uniform_(-bound, bound, generator=generator))
+
+
 class FeedbackLayer(nn.Module):
     """What the layers share: where B lives, how it is drawn, and which tensor the backward uses.
 
@@ -49,14 +53,17 @@ class FeedbackLayer(nn.Module):
     """
 
     rule: str
+    wired = False  # whether a Network gives a layer with rule "dfa" the output's error
 
     def attach_feedback(self, rule: str, generator: torch.Generator | None = None) -> None:
-        """Gives the layer its rule, and B (drawn by the generator) where the rule has one; ValueError for what is none, and for a
-        weight that is not of real floating point or has no element."""
+        """Gives the layer its rule, and a new B (drawn by the generator) where the rule has one; ValueError for what is none, and
+        for a weight that is not of real floating point or has no element."""
         store = find(rule).store
-        _check_generator(generator)
+        expect_generator(generator)
         shapes.floating(weight=self.weight)
         expect("weight", tuple(self.weight.shape), self.weight.numel() > 0, "of a shape that has elements")
+        if "feedback" in self._parameters or "feedback" in self._buffers:
+            del self.feedback  # of another rule
         self.rule = rule
         feedback = None if store is None else torch.empty_like(self.weight, requires_grad=False)
         if store == "parameter":
@@ -72,14 +79,17 @@ class FeedbackLayer(nn.Module):
 
     @torch.no_grad()
     def glorot_(self, tensor: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Fills a tensor of the weight's shape from U(-a, a), a = sqrt(6 / (fan-in + fan-out)), and returns it.
+        """Fills a tensor of the weight's shape from U(-a, a), a = sqrt(6 / (fan-in + fan-out)), and returns it."""
+        return _uniform_(tensor, self.scale * math.sqrt(3), generator)
 
-        Drawn on the generator's own device, so that one seed gives one B wherever the layer lives.
-        """
-        bound = self.scale * math.sqrt(3)
-        device = tensor.device if generator is None else generator.device
-        drawn = torch.empty(tensor.shape, device=device).uniform_(-bound, bound, generator=generator)
-        return tensor.copy_(drawn)
+    def reset_parameters(self) -> None:
+        """Draws W and the bias as torch does, and B too, from torch's global generator."""
+        self._reset_weight()
+        if "rule" in vars(self):  # after it was attached
+            self.reset_feedback()
+
+    def _reset_weight(self) -> None:
+        super().reset_parameters()
 
     def reset_feedback(self, generator: torch.Generator | None = None) -> None:
         """Draws B anew from the Glorot-uniform distribution; nothing to do for a rule without B."""
@@ -112,6 +122,11 @@ class FeedbackLayer(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         if find(self.rule).direct:
+            if not self.wired and input.requires_grad:
+                warnings.warn(
+                    "a layer with rule 'dfa' sends no error back: unless a Network wires it, nothing below it learns",
+                    stacklevel=2,
+                )
             input = input.detach()
         return self.operate(input, self.weight, self.feedback_path(), self.bias)
 
@@ -123,7 +138,8 @@ class Linear(FeedbackLayer, nn.Linear):
     """y = x W' + b whose error returns as e F: torch.nn.Linear with a feedback rule (Lillicrap et al. 2016).
 
     weight and feedback (out, in). W starts as in torch, B is Glorot-uniform and drawn by `generator` (None: torch's global one).
-    Input (..., in) -> (..., out). ValueError for an argument or an input that it cannot have, an unknown rule among them.
+    Rule "dfa" needs a Network, which wires it (asym.convert). Input (..., in) -> (..., out). ValueError for an argument or an
+    input that it cannot have, an unknown rule among them.
     """
 
     def __init__(self, in_features, out_features, bias=True, device=None, dtype=None, *, rule="bp", generator=None):
@@ -152,8 +168,8 @@ class Conv2d(FeedbackLayer, nn.Conv2d):
     """A convolution whose error returns through the transpose of F: torch.nn.Conv2d with a feedback rule.
 
     weight and feedback (out, in/groups, kh, kw). W starts as in torch, B is Glorot-uniform and drawn by `generator` (None:
-    torch's global one). Input (N, in, H, W) -> (N, out, H', W'). ValueError for an argument or an input that it cannot have, an
-    unknown rule among them.
+    torch's global one). Rule "dfa" needs a Network, which wires it. Input (N, in, H, W) -> (N, out, H', W'). ValueError for an
+    argument or an input that it cannot have, an unknown rule among them.
     """
 
     def __init__(
@@ -207,7 +223,8 @@ class UntiedConv2d(FeedbackLayer):
 
     Takes torch.nn.Conv2d's arguments and `input_size`, the input's (height, width). weight and feedback (P, in/groups * kh * kw,
     out), P = H' * W' output positions in row-major order; bias (out, H', W'). W and bias start as torch.nn.Conv2d's would, B is
-    Glorot-uniform (fan-in in/groups * kh * kw, fan-out out * kh * kw), drawn by `generator` (None: torch's global one).
+    Glorot-uniform (fan-in in/groups * kh * kw, fan-out out * kh * kw), drawn by `generator` (None: torch's global one). Rule
+    "dfa" needs a Network, which wires it.
     Input (N, in, H, W) -> (N, out, H', W'). ValueError for an argument that it cannot have (an unknown rule), and for an input of
     another size.
     """
@@ -264,8 +281,8 @@ class UntiedConv2d(FeedbackLayer):
     def fans(self) -> tuple[int, int]:
         return self.weight.shape[1], self.out_channels * math.prod(self.kernel_size)
 
-    def reset_parameters(self) -> None:
-        """Draws weight and bias from U(-a, a) with a = 1 / sqrt(fan-in), as torch.nn.Conv2d does."""
+    def _reset_weight(self) -> None:
+        """From U(-a, a) with a = 1 / sqrt(fan-in), as torch.nn.Conv2d does."""
         bound = 1 / math.sqrt(self.weight.shape[1])
         nn.init.uniform_(self.weight, -bound, bound)
         if self.bias is not None:
@@ -329,16 +346,21 @@ class DirectFeedback(nn.Module):
     """Joins a hidden output to the logits for direct feedback alignment: logits unchanged, hidden receives e B (Nokland 2016).
 
     feedback (outputs, hidden elements), fixed, Glorot-uniform, drawn by `generator` (None: torch's global one). ValueError for
-    sizes or inputs that it cannot have.
+    an argument or inputs that it cannot have.
     """
 
-    def __init__(self, hidden_elements: int, outputs: int, generator: torch.Generator | None = None):
+    def __init__(self, hidden_elements: int, outputs: int, device=None, dtype=None, *, generator=None):
         super().__init__()
         shapes.whole("hidden_elements", hidden_elements)
         shapes.whole("outputs", outputs)
-        _check_generator(generator)
-        bound = math.sqrt(6 / (hidden_elements + outputs))
-        self.register_buffer("feedback", torch.empty(outputs, hidden_elements).uniform_(-bound, bound, generator=generator))
+        _check_factory(device, dtype, generator)
+        self.register_buffer("feedback", torch.empty(outputs, hidden_elements, device=device, dtype=dtype))
+        self.reset_parameters(generator)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draws B anew."""
+        _uniform_(self.feedback, math.sqrt(6 / sum(self.feedback.shape)), generator)
 
     def forward(self, logits: Tensor, hidden: Tensor) -> Tensor:
         return functional.direct_feedback(logits, hidden, self.feedback)
@@ -348,7 +370,7 @@ def between_steps(model: nn.Module, generator: torch.Generator | None = None) ->
     """Moves every B that its rule moves outside the backward pass (brsf redraws it, mirror trains it): call it after each
     optimiser step. The generator draws the new matrices and the noise; ValueError for what is no model or no generator."""
     expect("model", type(model).__name__, isinstance(model, nn.Module), "a torch.nn.Module")
-    _check_generator(generator)
+    expect_generator(generator)
     for module in model.modules():
         if isinstance(module, FeedbackLayer):
             move = find(module.rule).between_steps

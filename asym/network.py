@@ -37,10 +37,11 @@ class Network(nn.Module):
             for index, step in enumerate(self.steps):
                 if trainable and _direct(step):
                     sizes[str(index)] = x.shape[1:].numel()
+                    step.wired = True
                 trainable = trainable or any(True for _ in step.parameters())
                 x = copy.deepcopy(step).eval()(x)  # leaves batch statistics and random numbers alone
         for index, elements in sizes.items():
-            self.direct[index] = DirectFeedback(elements, x.shape[-1], generator)
+            self.direct[index] = DirectFeedback(elements, x.shape[-1], x.device, x.dtype, generator=generator)
 
     @property
     def layers(self) -> list[FeedbackLayer]:
@@ -52,7 +53,6 @@ class Network(nn.Module):
         twin = copy.deepcopy(self, {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())})
         twin.direct = nn.ModuleDict()
         for layer in twin.layers:
-            del layer.feedback
             layer.attach_feedback("bp")
         return twin
 

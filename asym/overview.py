@@ -7,6 +7,7 @@ from IPython.display import Markdown
 
 from asym import claims, presets, tables, verify
 from asym.numbered import Numbered, label
+from asym.publication import library
 from asym.quantities import Evidence
 from asym.questions import QUESTIONS, cells
 from asym.results import Store
@@ -72,21 +73,24 @@ def _link(text: str, entry: dict) -> str:
 
 
 def beside_published(figures: Path, preset: str, store: Store) -> pd.DataFrame:
-    """Every number and claim that the store's runs of a preset give, beside the published one of the same preset.
+    """Every number that both the store's runs of a preset and the published ones give.
 
-    The columns of verify.compare, with the question; empty without runs. ValueError lists the presets.
+    The columns of verify.compare, with the question, and agrees: whether the values do, within the tolerance, from however many
+    seeds; empty without runs. ValueError lists the presets.
     """
-    level, found = presets.load(preset), []
+    level, published, found = presets.load(preset), library(figures), []
     for name, question in QUESTIONS.items():
-        mine = claims.judge(question.claims, Evidence(store.find(cells(name, level))))
-        theirs = verify.derive(name, figures, preset)
-        compared = verify.compare(theirs, mine, on=["claim"])
-        found.append(compared.assign(question=name).dropna(subset="value_derived"))
+        asked = cells(name, level)
+        theirs = [(cell, published[cell.config.hash]) for cell in asked if cell.config.hash in published]
+        sides = [claims.judge(question.claims, Evidence(runs)) for runs in (theirs, store.find(asked))]
+        compared = verify.compare(*sides, on=["claim"]).dropna(subset=["value_published", "value_derived"])
+        differs = compared["differs"].str.split(", ").map(set)
+        found.append(compared.assign(question=name, agrees=~differs.map({"value"}.issubset).astype(bool)))
     return pd.concat(found, ignore_index=True)
 
 
 def show_beside(compared: pd.DataFrame) -> Numbered:
-    """Yours beside the published, a row a number; a question's numbers that agree within their tolerance are counted."""
+    """Yours beside the published, a row a number."""
     rows = [
         {
             "question": entry["question"],
@@ -94,7 +98,7 @@ def show_beside(compared: pd.DataFrame) -> Numbered:
             "published": tables.points(entry["value_published"]),
             "yours": tables.points(entry["value_derived"]),
             "tolerance": f"{entry['tolerance']:.2f}",
-            "agrees": "yes" if entry["matches"] else "no",
+            "agrees": "yes" if entry["agrees"] else "no",
         }
         for entry in compared.to_dict("records")
     ]

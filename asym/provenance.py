@@ -1,8 +1,11 @@
 """Where what a page shows comes from, as words: the runs behind a page, and those behind one figure."""
 
 import re
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Mapping
 from html import escape
+from types import MappingProxyType
+from typing import Any
 
 import pandas as pd
 from IPython.display import HTML
@@ -55,14 +58,24 @@ def told(found: Found, shown: Shown) -> list[str]:
     ]
 
 
-def origin(name: str, notebook: str, words: Iterable[str], *, site: str = "figures", command: str = "") -> HTML:
+def origin(
+    name: str,
+    notebook: str,
+    words: Iterable[str],
+    *,
+    site: str = "figures",
+    given: Mapping[str, Any] = MappingProxyType({}),
+    command: str = "",
+) -> HTML:
     """The line under a figure: its notebook, numbers and drawing, words on what is behind it, the command that makes it again.
 
-    site: where the built book serves the numbers and the drawing; command: by default the notebook's own.
+    site: where the built book serves the numbers and the drawing; command: by default papermill's of the notebook, with the
+    parameters given.
     """
+    set_ = "".join(f" -y {shlex.quote(f'{key}: {value}')}" for key, value in given.items() if value is not None)
     source = f'<a class="source" href="_sources/{notebook}.ipynb" download>{notebook}.ipynb</a>'
     files = [f'<a href="{site}/{notebook}/{name}.{kind}" download>{kind.upper()}</a>' for kind in ("csv", "svg")]
-    code = f"<code>{escape(command or f'papermill book/{notebook}.ipynb runs/{notebook}.ipynb --cwd .')}</code>"
+    code = f"<code>{escape(command or f'papermill book/{notebook}.ipynb runs/{notebook}.ipynb{set_} --cwd .')}</code>"
     parts = (source, *files, *map(escape, words), code)
     return HTML(f'<p class="provenance">{" ".join(f"<span>{part}</span>" for part in parts)}</p>')
 

@@ -59,8 +59,6 @@ class Store:
         """Writes the record under a temporary name, then renames it: a reader never sees half of it. Its checkpoint goes."""
         with whole(self.path(record.config)) as temporary, temporary.open("w") as file:
             file.write(_dump(record))
-            file.flush()
-            os.fsync(file.fileno())
         self.checkpoint(record.config).unlink(missing_ok=True)
 
     def load(self, config: Config) -> Record | None:

@@ -36,8 +36,13 @@ def floating(*left_out: str, **tensors: Tensor | None) -> None:
         first = tensor if first is None else first
         if tensor.device != first.device:
             expect(name, str(tensor.device), False, f"on the first tensor's device {first.device}")
-        if tensor.dtype != first.dtype and not torch.is_autocast_enabled(first.device.type):
+        if tensor.dtype != first.dtype and not _autocast(tensor.dtype, first):
             expect(name, tensor.dtype, False, f"of the first tensor's dtype {first.dtype}")
+
+
+def _autocast(dtype: torch.dtype, first: Tensor) -> bool:
+    """Whether autocast brings both to one dtype: it leaves float64 alone."""
+    return torch.float64 not in (dtype, first.dtype) and torch.is_autocast_enabled(first.device.type)
 
 
 def fits(name: str, tensor: Tensor, shape: tuple[int, ...], what: str) -> None:

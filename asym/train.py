@@ -72,18 +72,26 @@ def build(config: Config, shape: tuple[int, int, int], classes: int, first: Tens
 class Trainer:
     """One run in progress: `epoch()` trains once through the data, `accuracies()` and `probe.measure()` look at the net.
 
-    state: what `state()` of a trainer of the same config has given, from where this one goes on. ValueError for a data set that
-    could hide a NaN (images that are not uint8, a mean or std that is not finite), or that is smaller than a batch.
+    state: what `state()` of a trainer of the same config has given, from where this one goes on. checkpoint: where the training
+    of a first convolution keeps what it has come to. ValueError for a data set that could hide a NaN (images that are not uint8,
+    a mean or std that is not finite), or that is smaller than a batch.
     """
 
-    def __init__(self, config: Config, dataset: data.Dataset, device: str = "cpu", state: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        config: Config,
+        dataset: data.Dataset,
+        device: str = "cpu",
+        state: dict[str, Any] | None = None,
+        checkpoint: Checkpoint | None = None,
+    ):
         self.config, self.device = config, torch.device(device)
         self.dataset, self.evaluated = _parts(dataset, config)
         _check(self.dataset, config.batch)
         self.layout = torch.contiguous_format if config.net == "dense" else torch.channels_last
         first = None
         if config.pretrained:  # it is the net's first step, never moves, and so is in every state
-            first = _pretrained(config, dataset, device) if state is None else state["net"]["steps.0.weight"]
+            first = _pretrained(config, dataset, device, checkpoint) if state is None else state["net"]["steps.0.weight"]
         self.net = build(config, dataset.shape, dataset.classes, first).to(self.device, memory_format=self.layout)
         self.criterion = CRITERIA[config.loss]
         trained = [layer for layer in self.net.layers if layer.weight.requires_grad]
@@ -205,16 +213,24 @@ def _parts(dataset: data.Dataset, config: Config) -> tuple[data.Dataset, dict[st
 _KERNELS: dict[tuple[str, str, str], Tensor] = {}  # a few thousand numbers each; the nets of a seed share one
 
 
-def _pretrained(config: Config, dataset: data.Dataset, device: str) -> Tensor:
-    """The first convolution of a tied net trained by backpropagation with the config's data, loss, optimiser and seed."""
+def _pretrained(config: Config, dataset: data.Dataset, device: str, checkpoint: Checkpoint | None) -> Tensor:
+    """The first convolution of a tied net trained by backpropagation with the config's data, loss, optimiser and seed.
+
+    The checkpoint's state holds, by the tied nets' hashes, the epochs and the state of each.
+    """
     kept = ("dataset", "subset", "validation", "unverified_data", "loss", "optimizer", "lr", "batch", "seed", "precision")
     options = {name: getattr(config, name) for name in kept}
     tied = Config(net="poggio", rules=("bp",) * config.layers, epochs=config.pretrained, **options)
     key = (tied.hash, dataset.fingerprint, str(device))
     if key not in _KERNELS:
-        trainer = Trainer(tied, dataset, device)
-        for _ in range(tied.epochs):
+        known = {} if checkpoint is None else checkpoint.state.setdefault("pretraining", {})
+        done, state = known.get(tied.hash, (0, None))
+        trainer = Trainer(tied, dataset, device, state)
+        for number in range(done + 1, tied.epochs + 1):
             trainer.epoch()
+            known[tied.hash] = number, trainer.state()
+            if checkpoint is not None:
+                checkpoint.keep(lambda: {"pretraining": known})
         _KERNELS[key] = trainer.net.layers[0].weight.detach().clone()
     return _KERNELS[key]
 
@@ -255,8 +271,8 @@ def trainers(configs: Sequence[Config], dataset: data.Dataset, device: str, chec
     states = [None] * len(configs)
     if checkpoint is not None:
         checkpoint.open(configs=[config.hash for config in configs], data=dataset.fingerprint)
-        states = checkpoint.state["trainers"] if checkpoint.state else states
-    return [Trainer(config, dataset, device, state) for config, state in zip(configs, states, strict=True)]
+        states = checkpoint.state.pop("trainers", states)
+    return [Trainer(config, dataset, device, state, checkpoint) for config, state in zip(configs, states, strict=True)]
 
 
 @contextmanager
@@ -283,9 +299,10 @@ def follow(
     """
     config = trainers[0].config
     histories = [History(t.config, data_fingerprint=t.dataset.fingerprint, data_note=t.dataset.note) for t in trainers]
-    if checkpoint is not None and checkpoint.state:
-        for history, (rows, diverged) in zip(histories, checkpoint.state["histories"], strict=True):
+    if checkpoint is not None:
+        for history, (rows, diverged) in zip(histories, checkpoint.state.get("histories", ()), strict=False):
             history.epochs, history.diverged = list(rows), diverged
+        checkpoint.state.clear()  # which would hold the weights of the start
     start = time.perf_counter() - (checkpoint.seconds if checkpoint else 0)
     for number in range(max(len(history.epochs) for history in histories), config.epochs + 1):
         learned = epoch() if number else [(math.nan, math.nan)] * len(trainers)

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import threading
+import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -86,6 +87,47 @@ def test_a_training_that_was_stopped_twice_ends_as_one_that_was_not(case, path, 
         assert seconds == sorted(seconds) and seconds[3] > last.seconds >= seconds[2] > 0
     else:
         assert whole.diverged and last.sittings == 1
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 3)])
+def test_a_first_convolution_goes_on_being_learned(seeds, path, monkeypatch):
+    """Stopped in its second epoch, and of two seeds in that of the second."""
+    configs = [replace(CASES["pretrained"], pretrained=3, seed=seed) for seed in seeds]
+    train = lambda **options: stacked.train(configs, **options)  # noqa: E731
+    whole, real, done = train(), training.Trainer.epoch, []
+    training._KERNELS.clear()
+
+    def counting(self):
+        if len(done) == 3 * len(seeds) - 1:
+            raise Stopped
+        done.append(self.config)
+        return real(self)
+
+    monkeypatch.setattr(training.Trainer, "epoch", counting)
+    with pytest.raises(Stopped):
+        train(checkpoint=checkpoint(path))
+    training._KERNELS.clear()
+    monkeypatch.setattr(training.Trainer, "epoch", lambda self: done.append(self.config) or real(self))
+    again = checkpoint(path)
+    assert outcome(train(checkpoint=again)) == outcome(whole) and again.sittings == 2
+    assert [config.seed for config in done] == [seed for seed in seeds for _ in range(3)]  # none was learned twice
+
+
+def test_the_state_of_the_start_is_not_held(path):
+    stopped(path)
+    again, held = checkpoint(path), []
+    training.train(DENSE, checkpoint=again, on_epoch=lambda row: held.append(dict(again.state)))
+    assert again.sittings == 2 and held == [{}] * 2
+
+
+def test_a_sitting_keeps_half_of_its_time(path, monkeypatch):
+    clock, kept = [0.0], []
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    keeper = Checkpoint(path, MADE_BY)
+    for second in range(2000):
+        clock[0] = float(second)
+        keeper.keep(lambda: kept.append(clock[0]) or {})
+    assert kept[:8] == [20, 40, 80, 160, 320, 620, 920, 1220]
 
 
 @pytest.mark.parametrize("case", ["shared_update", "brsf", "mirror", "nesterov", "pretrained"])

@@ -99,6 +99,17 @@ def test_missing_data_is_told_before_any_run(folder, monkeypatch, tmp_path):
     assert code == 2 and "has no cifar10" in err and out == "" and not folder.exists()
 
 
+def test_a_device_that_is_not_here_is_told_before_any_run(folder):
+    code, out, err = asym("run", "dense", "--preset", "smoke", "--device", "nowhere")
+    assert code == 2 and "device must be one that torch has here; got 'nowhere'" in err and out == "" and not folder.exists()
+
+
+@pytest.mark.parametrize("question", ["literature", "b_updates", "multilayer"])
+def test_a_question_without_a_table_of_the_originals_says_so(question):
+    code, out, _ = asym("table", question, "--preset", "smoke")
+    assert code == 0 and out.startswith(f"the original prints no table for {question}")
+
+
 def test_a_store_that_cannot_be_used_is_told(folder):
     folder.write_text("a file where the folder should be")
     code, out, _ = asym("run", "dense", "--preset", "smoke", "--jobs", "1")

@@ -183,8 +183,8 @@ class Branching(nn.Sequential):
         (nested(), {"3": "hebb"}, {}, "rule must be one of .*; got 'hebb'"),
         (nested(), {"3": "fa", "9": "fa", "head": "fa"}, {}, r"\['9', 'head'\] that are not among the model's: 0, 1.0.conv"),
         (nested(), {"2": "fa"}, {}, r"\['2'\] that are not"),
-        (nested(), {}, {}, "no nn.Linear or nn.Conv2d layer to convert, or rule names none"),
-        (nn.Sequential(nn.ReLU()), "fa", {}, "no nn.Linear or nn.Conv2d layer to convert"),
+        (nested(), {}, {}, "no nn.Linear, nn.Conv2d or layer of asym to convert, or rule names none"),
+        (nn.Sequential(nn.ReLU()), "fa", {}, "no nn.Linear, nn.Conv2d or layer of asym to convert"),
         (sequential(), "dfa", {}, "needs an nn.Sequential model and example_input"),
         (Residual(), "dfa", {"example_input": torch.zeros(1, 3, 4, 4)}, "needs an nn.Sequential model"),
         (Branching(nn.Linear(4, 4), nn.Linear(4, 4)), "dfa", {"example_input": torch.zeros(1, 4)}, "needs an nn.Sequential"),
@@ -206,3 +206,36 @@ def test_a_sequential_with_a_forward_of_its_own_stays_one_step():
     new = asym.convert(model, {"0": "fa", "2": "dfa"}, example_input=torch.zeros(1, 4))
     x = reference.draw(2, 4).float()
     assert torch.equal(new(x), model(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_direct_feedback_is_of_the_models_dtype(dtype):
+    model = sequential().to(dtype)
+    new = asym.convert(model, "dfa", example_input=images().to(dtype))
+    assert {direct.feedback.dtype for direct in new.direct.values()} == {dtype}
+    F.cross_entropy(new(images().to(dtype)), torch.arange(6) % 4).backward()
+    assert all(p.grad.any() for p in new.parameters())
+
+
+@pytest.mark.parametrize("first", RULES)
+@pytest.mark.parametrize("second", RULES)
+def test_a_converted_model_takes_another_rule(first, second):
+    model = nested() if "dfa" not in (first, second) else nn.Sequential(nn.Flatten(), nn.Linear(60, 4))
+    x = images() if "dfa" not in (first, second) else torch.zeros(6, 3, 4, 5)
+    once = asym.convert(model, first, **({"example_input": x} if first == "dfa" else {}))
+    if first == "dfa":
+        once = nn.Sequential(*once.steps)
+    twice = asym.convert(once, second, **({"example_input": x} if second == "dfa" else {}))
+    layers = [m for m in twice.modules() if isinstance(m, asym.layers.FeedbackLayer)]
+    plain = asym.convert(model, second, **({"example_input": x} if second == "dfa" else {}))
+    assert {layer.rule for layer in layers} == {second} and layers
+    shapes = lambda net: {name.removeprefix("steps."): t.shape for name, t in net.state_dict().items()}  # noqa: E731
+    assert shapes(twice) == shapes(plain)
+    assert [n for n, _ in twice.named_parameters()] == [n for n, _ in plain.named_parameters()]
+    assert torch.equal(twice(x), model(x))
+
+
+def test_a_model_that_is_wired_for_direct_feedback_is_not_wired_again():
+    once = asym.convert(sequential(), "dfa", example_input=images())
+    with pytest.raises(ValueError, match="wired for direct feedback already"):
+        asym.convert(once, "fa")

@@ -164,7 +164,7 @@ def test_subset_keeps_the_statistics(fashion):
     assert few.mean is fashion.mean and few.std is fashion.std and few.test_images is fashion.test_images
     assert len(fashion.subset(60000).train_labels) == 60000
     for n in (0, -1, 60001):
-        with pytest.raises(ValueError, match="subset must be in 1..60000"):
+        with pytest.raises(ValueError, match="subset must be a whole number in 1..60000"):
             fashion.subset(n)
 
 
@@ -175,7 +175,7 @@ def test_load_reads_once_and_moves():
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match="fashion_mnist, mnist, cifar10, cifar100, got 'svhn'"):
+    with pytest.raises(ValueError, match="fashion_mnist, mnist, cifar10, cifar100; got 'svhn'"):
         load("svhn")
 
 
@@ -195,7 +195,7 @@ def test_batches_are_seeded_cover_and_drop_the_partial():
 
 @pytest.mark.parametrize("size", [0, -1, 11])
 def test_batches_refuses_sizes_at_once(size):
-    with pytest.raises(ValueError, match="size must be in 1..10"):
+    with pytest.raises(ValueError, match="size must be a whole number in 1..10"):
         batches(10, size, torch.Generator())
 
 

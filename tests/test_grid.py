@@ -5,6 +5,7 @@ import json
 import math
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -198,6 +199,30 @@ def test_a_data_set_that_is_missing_is_told_before_any_run(store, monkeypatch, t
     with pytest.raises(DataError, match="has no cifar10"):
         grid.run([*GRID, replace(TINY, dataset="cifar10")], store, executor=counting)
     assert counting.asked == [] and files(store) == [f"{GRID[0].hash}.json"]
+
+
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99", "meta?"])
+def test_a_device_that_is_not_here_is_told_before_any_run(store, device):
+    with pytest.raises(ValueError, match=f"device must be one that torch has here; got '{re.escape(device)}'"):
+        grid.run(GRID, store, device=device)
+    assert not store.folder.exists() and not workers()
+
+
+@pytest.mark.parametrize(("device", "jobs", "processes"), [("cpu", None, os.cpu_count()), ("cuda", None, 1), ("cuda", 3, 3)])
+def test_a_gpu_gets_one_process_unless_more_are_asked_for(store, monkeypatch, device, jobs, processes):
+    asked = []
+
+    @contextmanager
+    def threads(jobs):
+        asked.append(jobs)
+        with ThreadPoolExecutor(jobs) as pool:
+            yield pool
+
+    monkeypatch.setattr(grid, "_processes", threads)
+    monkeypatch.setattr(grid, "expect_device", lambda device: None)
+    monkeypatch.setattr(grid, "perform_task", lambda task, *_: [made_up(config) for config in task])
+    grid.run(GRID, store, jobs=jobs, device=device)
+    assert asked == [processes]
 
 
 def test_a_full_disk_ends_the_grid_at_once_and_loses_one_run(store, undisturbed, monkeypatch):

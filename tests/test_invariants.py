@@ -1,6 +1,7 @@
 """Invariants: what training must keep, what it must move, and by how much."""
 
 import math
+import warnings
 
 import pytest
 import reference
@@ -262,3 +263,55 @@ def test_the_generator_draws_feedback_and_leaves_the_global_random_state():
         drawn.append(asym.Linear(4, 3, rule="fa", generator=torch.Generator().manual_seed(5)).feedback)
     assert torch.equal(*drawn)
     assert drawn[0].abs().max() <= math.sqrt(6 / 7)
+
+
+KINDS = {
+    "linear": lambda **options: asym.Linear(4, 3, **options),
+    "conv2d": lambda **options: asym.Conv2d(2, 3, 3, **options),
+    "untied": lambda **options: asym.UntiedConv2d(2, 3, 3, 5, **options),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rule", RULES)
+def test_a_layer_from_the_meta_device_draws_all_that_it_has(rule, kind):
+    """torch's way to make a model without memory: to_empty, then reset_parameters."""
+    layer = KINDS[kind](rule=rule, device="meta").to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in layer.state_dict().values():
+            tensor.fill_(math.nan)
+    layer.reset_parameters()
+    found = layer.state_dict()
+    assert all(tensor.isfinite().all() and tensor.any() for tensor in found.values())
+    assert ("feedback" in found) == (RULES[rule].store is not None)
+    direct = asym.DirectFeedback(6, 3, device="meta", dtype=torch.float64).to_empty(device="cpu")
+    direct.feedback.fill_(math.nan)
+    direct.reset_parameters()
+    assert direct.feedback.isfinite().all() and direct.feedback.dtype == torch.float64
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("second", RULES)
+@pytest.mark.parametrize("first", RULES)
+def test_a_layer_may_change_its_rule(first, second, kind):
+    layer = KINDS[kind](rule=first)
+    weight = layer.weight.detach().clone()
+    layer.attach_feedback(second, torch.Generator().manual_seed(1))
+    plain = KINDS[kind](rule=second, generator=torch.Generator().manual_seed(1))
+    assert layer.rule == second and torch.equal(layer.weight, weight)
+    assert layer._parameters.keys() == plain._parameters.keys() and layer._buffers.keys() == plain._buffers.keys()
+    assert (layer.feedback is None) == (plain.feedback is None)
+    assert layer.feedback is None or torch.equal(layer.feedback, plain.feedback)
+
+
+def test_a_layer_taught_directly_outside_a_network_tells_that_it_stops_the_error():
+    lower, upper = asym.Linear(4, 4), asym.Linear(4, 3, rule="dfa")
+    with pytest.warns(UserWarning, match="'dfa' sends no error back: unless a Network wires it, nothing below it learns"):
+        upper(lower(torch.randn(2, 4))).sum().backward()
+    assert lower.weight.grad is None and upper.weight.grad.any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        upper(torch.randn(2, 4))
+        network = Network(lower, nn.Tanh(), upper, example_input=torch.zeros(1, 4))
+        network(torch.randn(2, 4)).sum().backward()
+    assert lower.weight.grad.any()

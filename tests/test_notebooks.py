@@ -5,13 +5,16 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from asym import overview, publication
 from asym.book import PARAMETERS
 from asym.questions import QUESTIONS
+from asym.results import Store
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
@@ -53,12 +56,31 @@ def test_it_runs_at_smoke_and_shows_its_own_runs(path, runs, tmp_path):
 
 
 def test_the_readers_runs_stand_beside_the_published(runs, tmp_path):
-    """The runs of the tests above are of the smoke preset, of which nothing is published: every number is there, none agrees."""
+    """The published runs themselves, and those of the tests above: of the smoke preset, of which nothing is published."""
     (path,) = [path for path in NOTEBOOKS if path.stem == "your_run"]
-    done = papermill(path, tmp_path / path.name, "-p", "preset", "smoke", runs=runs)
-    assert done.returncode == 0, done.stderr[-3000:]
-    shown = "".join(str(out) for cell in cells(tmp_path / path.name, "code") for out in cell.outputs)
-    assert re.search(r"0 of \d{3} numbers of your smoke runs agree", shown) and "dense-one-ce" in shown
+    publication.merge(ROOT / "figures", Store(tmp_path / "theirs"))
+    for preset, mine, says in (
+        ("quick", tmp_path / "theirs", r"(\d{3}) of \1 numbers of your quick runs agree"),
+        ("smoke", runs, "none"),
+    ):
+        done = papermill(path, tmp_path / path.name, "-p", "preset", preset, runs=mine)
+        assert done.returncode == 0, done.stderr[-3000:]
+        shown = "".join(str(out) for cell in cells(tmp_path / path.name, "code") for out in cell.outputs)
+        assert re.search(says, shown) and ("dense-one-ce" in shown) == (preset == "quick")
+
+
+def test_fewer_seeds_are_compared_by_their_values_alone(tmp_path):
+    """A claim of one seed has no verdict, and differs in nothing for that; a number beyond its tolerance does."""
+    store = Store(tmp_path)
+    for record in publication.library(ROOT / "figures").values():
+        if record.config.seed == 0 and record.config.net == "dense":
+            rows = [row | {"test_accuracy": row["test_accuracy"] / 4} for row in record.epochs]
+            wrong = record.config.rules == ("bp",) * 3 and record.config.loss == "hinge"
+            store.save(replace(record, epochs=rows) if wrong else record)
+    found = overview.beside_published(ROOT / "figures", "cpu", store)
+    gap = (found["value_published"] - found["value_derived"]).abs()
+    assert len(found) > 50 and (found["agrees"] == (gap <= found["tolerance"] + 1e-6)).all()
+    assert 0.5 < found["agrees"].mean() < 1 and not found["matches"][found["agrees"]].all()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shlex
 import subprocess
 import sys
 import types
@@ -18,6 +19,7 @@ from made import record
 
 import asym
 from asym import cost, edition, parcel, plots, presets, provenance, publication, questions
+from asym.config import Config
 from asym.numbered import Numbered
 from asym.publication import Shown
 from asym.rules import RULES
@@ -66,6 +68,20 @@ def test_the_line_under_a_figure_names_source_numbers_drawing_and_command():
         "own/dense/curves.svg",
     ]
     assert "a < b" in line.text and line.find("code").text == "papermill book/dense.ipynb runs/dense.ipynb --cwd ."
+    given = {"preset": "smoke", "seeds": [0, 1], "epochs": None, "shown": "own"}
+    line = BeautifulSoup(provenance.origin("curves", "dense", [], site="own", given=given).data, "html.parser")
+    command = line.find("code").text
+    assert command == "papermill book/dense.ipynb runs/dense.ipynb -y 'preset: smoke' -y 'seeds: [0, 1]' -y 'shown: own' --cwd ."
+    told = [yaml.safe_load(word) for word in shlex.split(command) if ": " in word]
+    assert told == [{name: value} for name, value in given.items() if value is not None]
+
+
+def test_the_command_has_a_folder_to_write_to():
+    """papermill makes none; what lies in runs/ is not committed."""
+    folder = ROOT / "runs"
+    ignored = lambda name: subprocess.run(["git", "-C", folder, "check-ignore", "-q", name]).returncode == 0  # noqa: E731
+    assert (folder / ".gitignore").exists() and not ignored(".gitignore")
+    assert ignored("0123456789abcdef.json") and ignored("dense.ipynb") and ignored("held.lock")
 
 
 def test_a_notebook_is_named_at_the_commit_of_its_last_change(tmp_path):
@@ -96,6 +112,25 @@ def test_costs_are_of_the_published_runs_and_of_an_estimate_for_the_rest(tmp_pat
     assert set(rows["memory"].dropna()) <= {321.0}
     shown = cost.show("dense", tmp_path, "tbl-dense-costs").rows.set_index("preset")
     assert shown.loc["paper", "memory"] == "not measured" and shown.loc["quick", "time on one core"].endswith("minutes")
+
+
+def test_memory_that_was_not_measured_of_one_kind_is_not_told_by_another(tmp_path):
+    """Wherever it stands among the runs: a maximum over a NaN depends on that."""
+    configs = [cell.config for cell in questions.cells("literature", presets.load("smoke"))]
+    kinds = cost.kinds(configs)
+    for missing in range(len(kinds)):
+        rows = [cost.row(config, 100) for place, config in enumerate(kinds) if place != missing]
+        pd.DataFrame(rows).to_csv(tmp_path / cost.FILE, index=False)
+        assert pd.isna(cost.costs("literature", tmp_path).set_index("preset").loc["smoke", "memory"])
+
+
+def test_a_net_with_a_learned_feedback_is_the_larger():
+    nets = {
+        rule: Config(hidden=(8,), rules=("bp", rule), weight_decay=0.1 * (rule == "kp")) for rule in ("fa", "shared_update", "kp")
+    }
+    plain, shared, kp = nets.values()
+    assert [config.rules[-1] for config in cost.kinds([plain, kp])] == ["kp"]
+    assert [config.rules[-1] for config in cost.kinds([shared, plain])] == ["shared_update"]
 
 
 def test_memory_is_measured_on_the_largest_run_of_each_kind():

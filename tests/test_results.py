@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from asym import grid, results
+from asym.atomic import whole
 from asym.cells import Cell
 from asym.config import Config
 from asym.measures import MEASURES
@@ -162,7 +163,7 @@ def test_a_really_full_disk(small_disk, made):
 def test_two_writers_of_one_run_are_not_in_each_others_way(store, made, monkeypatch):
     """Whatever their process ids: two machines may share a store."""
     monkeypatch.setattr(os, "getpid", lambda: 123)
-    with results.whole(store.path(BP)) as one, results.whole(store.path(BP)) as other:
+    with whole(store.path(BP)) as one, whole(store.path(BP)) as other:
         assert one != other
         for path, record in ((one, made[0]), (other, replace(made[0], diverged=True))):
             path.write_text(results._dump(record))
@@ -334,3 +335,18 @@ def test_merging_refuses_what_is_no_folder(store, tmp_path, place):
     (tmp_path / "a file").write_text("")
     with pytest.raises(NotADirectoryError, match=f"folder must be a folder of records; got '{tmp_path / place}'"):
         store.merge(tmp_path / place)
+
+
+def test_what_is_written_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    """An empty file after a power cut would take a good one's place."""
+    path, calls, real = tmp_path / "file.json", [], os.fsync
+    path.write_text("old")
+
+    def fsync(descriptor):
+        calls.append((os.readlink(f"/proc/self/fd/{descriptor}"), path.read_text()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with whole(path) as temporary:
+        temporary.write_text("new")
+    assert calls == [(str(temporary), "old"), (str(tmp_path), "new")] and list(tmp_path.iterdir()) == [path]

@@ -635,7 +635,7 @@ def test_a_batch_larger_than_the_data_is_refused(images):
         config(subset=50)
     with pytest.raises(ValueError, match="batch must be at most the 120 training images; got 500"):
         Trainer(config(batch=500), images)
-    with pytest.raises(ValueError, match=r"subset must be in 1\.\.120, got 500"):
+    with pytest.raises(ValueError, match=r"subset must be a whole number in 1\.\.120; got 500"):
         Trainer(config(subset=500), images)
 
 

@@ -331,3 +331,10 @@ def test_two_processes_average_to_one(gloo, tmp_path):
         for gradients, buffers in (found[0][rule], found[1][rule]):
             torch.testing.assert_close(gradients, expected, **CLOSE)
             torch.testing.assert_close(buffers, dict(single.named_buffers()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", reference.PLAIN)
+def test_autocast_does_not_hide_a_float64_input(kind):
+    layer, x = copy.deepcopy(reference.layer(kind, "fa")).float(), reference.images(kind)
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="of the first tensor's dtype torch.float64; got"):
+        layer(x)

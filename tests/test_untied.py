@@ -372,3 +372,18 @@ def test_the_public_function_takes_the_form_too(form):
     weight = kernel.reshape(8, -1).t().expand(35, -1, -1)
     y = functional.untied_conv2d(x, weight, None, kernel_size=3, padding="same", groups=2)
     torch.testing.assert_close(y, F.conv2d(x, kernel, None, padding="same", groups=2), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("default", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_default_dtype_changes_nothing(default, form):
+    """The kernel's own buffers are of fp32: half as large, they would be written beyond their end."""
+    ours = layer("padding", channels=(16, 32), size=(9, 9))
+    x = reference.draw(64, 16, 9, 9, seed=3).float()
+    expected = ours(x)
+    torch.set_default_dtype(default)
+    try:
+        assert torch.equal(ours(x), expected)
+        if form == "compiled":
+            kernels._check(kernels.load())
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -276,10 +276,20 @@ def test_the_command_reruns_into_a_folder_of_its_own(figures, monkeypatch):
     asked = []
 
     def rerun(name, folder, runs, **machine):
-        asked.append((name, folder, machine, runs.is_dir()))
+        asked.append((name, folder, runs, machine, runs.is_dir()))
         return verify.compare(verify.register(name, folder, "quick"), verify.derive(name, folder, "quick"), on=["claim"])
 
     monkeypatch.setattr(verify, "rerun", rerun)
     code, out, _ = asym(NAME, "--figures", figures, "--rerun", "quick", "--jobs", 1)
     assert (code, out) == (0, f"dense: {len(find(NAME).claims)} of {len(find(NAME).claims)} match\n")
-    assert asked == [(NAME, figures, {"jobs": 1, "device": "cpu"}, True)]
+    assert [(name, folder, machine, there) for name, folder, _, machine, there in asked] == [
+        (NAME, figures, {"jobs": 1, "device": "cpu"}, True)
+    ]
+
+
+def test_the_questions_share_the_runs_that_are_made_again(monkeypatch):
+    folders = []
+    nothing = pd.DataFrame({"matches": []}, dtype=bool)
+    monkeypatch.setattr(verify, "rerun", lambda name, figures, folder, **machine: folders.append(folder) or nothing)
+    assert CliRunner().invoke(app, ["verify", "--rerun", "quick"]).exit_code == 0
+    assert len(folders) == len(QUESTIONS) and len(set(folders)) == 1 and not folders[0].exists()

@@ -9,6 +9,7 @@ from made import record
 from typer.testing import CliRunner
 
 from asym import grid, publication, versions
+from asym.bench import precision
 from asym.cli import app
 from asym.config import Config
 from asym.presets import load
@@ -88,9 +89,15 @@ def test_the_build_names_the_pages_whose_runs_are_stale(tmp_path):
     assert done.exit_code == 1 and not any(line.startswith("dense") for line in lines)
     assert f"depth: stale, {len(old)} of its runs were made by other code ({16 * '0'})" in lines
     assert "b_updates: stale, 1 of its runs are of configs that no preset asks for" in lines
-    assert lines[-1].endswith(f"of {len(QUESTIONS)} pages are stale")
+    assert lines[-1].endswith(f"of {len(QUESTIONS) + 1} pages are stale")
+
+
+def test_the_runs_in_bf16_of_the_performance_page_are_looked_at_too(tmp_path):
+    publication.publish([record(replace(CONFIG, precision="bf16"))], tmp_path / precision.HOME / publication.FILE)
+    done = CliRunner().invoke(app, ["stale", "--figures", str(tmp_path)])
+    assert done.exit_code == 1 and "performance: stale, 1 of its runs were made by other code" in done.stdout
 
 
 def test_nothing_published_is_not_stale(tmp_path):
     done = CliRunner().invoke(app, ["stale", "--figures", str(tmp_path)])
-    assert (done.exit_code, done.stdout) == (0, f"0 of {len(QUESTIONS)} pages are stale\n")
+    assert (done.exit_code, done.stdout) == (0, f"0 of {len(QUESTIONS) + 1} pages are stale\n")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from asym.cells import Cell, cell, rules_of
+from asym.cells import LAYERS, Cell, cell, kind, rules_of
 from asym.claims import Claim, printed
 from asym.quantities import accuracy, measure
 
@@ -92,5 +92,4 @@ def claims() -> Iterator[Claim]:
 
 def _asymmetric_layers(network: str) -> list[int]:
     """The layers with feedback, counted from 1."""
-    layers = 3 if network.startswith("DS") else 5
-    return [index + 1 for index, rule in enumerate(rules_of(network, layers)) if rule != "bp"]
+    return [index + 1 for index, rule in enumerate(rules_of(network, LAYERS[kind(network)])) if rule != "bp"]

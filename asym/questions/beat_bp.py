@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from asym.cells import Cell, cell
+from asym.cells import Cell, cell, kind
 from asym.claims import Claim, printed
 from asym.config import last
 from asym.quantities import accuracy, chosen
@@ -42,7 +42,7 @@ def candidate(rule: str, rate: float) -> str:
 
 def control_of(asked: Cell) -> str:
     """The name of a cell's control in its table: the net without random feedback."""
-    prefix = re.match(r"PG-Untie|PG|DS|DD", asked.network)[0]
+    prefix = kind(asked.network)
     plain = prefix if prefix == "PG-Untie" else f"{prefix}0"
     return f"{plain}-max" if asked.network.endswith("-max") else plain
 

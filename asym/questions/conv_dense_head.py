@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from asym.cells import LOSSES, Cell, cell, table
+from asym.cells import Cell, cell, table
 from asym.claims import Claim, printed
+from asym.config import LOSSES
 from asym.quantities import accuracy, measure
 from asym.questions.dense import LOSS_WORDS
 

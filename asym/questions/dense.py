@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from asym.cells import LOSSES, Cell, table
+from asym.cells import Cell, table
 from asym.claims import Claim, printed
+from asym.config import LOSSES
 from asym.quantities import accuracy, measure
 
 ASKS = "Does asymmetric backpropagation learn at all, beside ordinary backpropagation?"

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from asym.cells import LOSSES, Cell, table
+from asym.cells import Cell, table
 from asym.claims import Claim, printed
-from asym.config import Config, last
+from asym.config import LOSSES, Config, last
 from asym.quantities import accuracy, measure
 from asym.questions.dense import LOSS_WORDS
 
