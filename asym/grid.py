@@ -21,7 +21,6 @@ from statistics import median
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
 import asym
 from asym import data, gemm, kernels, stacked, versions
@@ -29,6 +28,7 @@ from asym.checkpoint import Checkpoint
 from asym.checks import expect_device
 from asym.config import Config
 from asym.holds import ATTEMPTS, PAUSE, Holds, Queue, Task
+from asym.progress import Bar, tell, tell_to
 from asym.results import Record, Store
 from asym.train import History, build, train
 
@@ -91,10 +91,8 @@ def perform_task(
     started, clock = datetime.now(UTC), time.perf_counter()
     made_by = _made_by(task[0], device)
     checkpoint = Checkpoint(keep, made_by) if keep is not None and keep.parent.is_dir() else None
-    if len(task) == 1:
-        histories = [train(task[0], device=device, checkpoint=checkpoint)]
-    else:
-        histories = stacked.train(task, device=device, checkpoint=checkpoint)
+    options = {"device": device, "on_epoch": lambda row: tell(task[0], len(task) * row["epoch"]), "checkpoint": checkpoint}
+    histories = [train(task[0], **options)] if len(task) == 1 else stacked.train(task, **options)
     told = {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(((checkpoint.seconds if checkpoint else 0) + time.perf_counter() - clock) / len(task), 3),
@@ -184,10 +182,10 @@ def run(
     how many runs it is given at once (default: 256). stack: so many seeds of a config are trained in one program where they can
     be, for a GPU; their first one's turn is theirs. budget: seconds after which no run is started and those still going are given
     up; of a run that is given up, or whose process dies, the last epochs are lost (see asym.checkpoint).
-    progress(done, total) is called after each run; without it a bar is shown where stderr is a terminal. Ctrl-C leaves what is
-    stored. A run whose process dies is tried again, three times in all. A run that another grid on this store is making is left
-    to it, and awaited. Raises data.DataError before the first run if a data set is missing or damaged, ValueError for a device
-    that is not here; RuntimeError, after all the others, for runs that failed, naming the first.
+    progress(done, total) is called after each run; without it a bar of epochs is shown where stderr is a terminal. Ctrl-C leaves
+    what is stored. A run whose process dies is tried again, three times in all. A run that another grid on this store is making
+    is left to it, and awaited. Raises data.DataError before the first run if a data set is missing or damaged, ValueError for a
+    device that is not here; RuntimeError, after all the others, for runs that failed, naming the first.
     """
     wanted = list(dict.fromkeys(configs))
     missing = [config for config in wanted if store.load(config) is None]
@@ -197,10 +195,9 @@ def run(
         data.load(name, unverified=unverified)
     deadline = math.inf if budget is None else time.monotonic() + budget
     done, ran, failed = len(wanted) - len(missing), 0, {}
-    bar = tqdm(total=len(wanted), initial=done, unit="run", disable=None if progress is None else True)
-    with bar, Holds(store.folder) as holds:
+    with Bar(wanted, set(wanted) - set(missing), quiet=progress is not None) as bar, Holds(store.folder) as holds:
         queue = Queue(_tasks(missing, stack), store, holds)
-        with closing(_finish(queue, jobs, device, deadline, executor)) as finished:
+        with closing(_finish(queue, jobs, device, deadline, executor, bar.teller)) as finished:
             for config, made in finished:
                 if isinstance(made, BaseException):
                     failed[config] = made
@@ -209,7 +206,7 @@ def run(
                         store.save(made)
                         ran += 1
                     done += 1
-                    bar.update()
+                    bar.stored(config)
                     if progress is not None:
                         progress(done, len(wanted))
                 holds.drop(config)
@@ -227,14 +224,16 @@ def _tasks(configs: list[Config], stack: int) -> list[Task]:
     return [tuple(group[start : start + stack]) for group in groups.values() for start in range(0, len(group), stack)]
 
 
-def _finish(queue: Queue, jobs: int | None, device: str, deadline: float, executor: Executor | None) -> Iterator[Ended]:
+def _finish(
+    queue: Queue, jobs: int | None, device: str, deadline: float, executor: Executor | None, teller: Connection | None
+) -> Iterator[Ended]:
     """The runs as they end; a pool that breaks is replaced, and the runs that it held are tried again."""
     processes = jobs or (os.cpu_count() if device == "cpu" else 1) or 1
     window = jobs or SUBMITTED if executor else 2 * processes  # runs that a broken pool loses, at most
     while queue and time.monotonic() < deadline:
         running: dict[Future, Task] = {}
         try:
-            with nullcontext(executor) if executor else _processes(processes) as pool:
+            with nullcontext(executor) if executor else _processes(processes, teller) as pool:
                 yield from _drain(pool, queue, running, window, device, deadline)
         except BrokenExecutor:
             if executor is not None:
@@ -282,11 +281,14 @@ def _wait(running: Collection[Future], seconds: float) -> set[Future]:
 
 
 @contextmanager
-def _processes(jobs: int) -> Iterator[Executor]:
-    """A pool of processes that end with this block, or with this process if it is killed, whatever they are doing."""
+def _processes(jobs: int, teller: Connection | None) -> Iterator[Executor]:
+    """A pool of processes that end with this block, or with this process if it is killed, whatever they are doing.
+
+    teller: where they tell their epochs.
+    """
     context = multiprocessing.get_context("spawn")
     lifeline, held = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(jobs, context, _attend, (lifeline, held, gemm.library()))
+    pool = ProcessPoolExecutor(jobs, context, _attend, (lifeline, held, gemm.library(), teller))
     with lifeline, held:
         try:
             yield pool
@@ -296,11 +298,12 @@ def _processes(jobs: int) -> Iterator[Executor]:
             pool.shutdown(cancel_futures=True)  # waits: Python's exit trips over a pool that is about to close
 
 
-def _attend(lifeline: Connection, held: Connection, library: str) -> None:
+def _attend(lifeline: Connection, held: Connection, library: str, teller: Connection | None) -> None:
     """A new worker's first steps: leave Ctrl-C to the parent, multiply as the other workers do, end when the lifeline is cut."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     held.close()  # the parent's end, which a worker must not keep open
     os.environ["ASYM_GEMM"] = library
+    tell_to(teller)
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
 
 

@@ -1,6 +1,6 @@
 """Several seeds of one config trained in one program: for a GPU, which a single one of these nets leaves idle."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -106,7 +106,13 @@ class Stack:
             trainer.clip_weights()
 
 
-def train(configs: Sequence[Config], *, device: str = "cpu", checkpoint: Checkpoint | None = None) -> list[History]:
+def train(
+    configs: Sequence[Config],
+    *,
+    device: str = "cpu",
+    on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
+    checkpoint: Checkpoint | None = None,
+) -> list[History]:
     """What `asym.train.train` gives for each config, but for rounding: they differ by their seed alone and are trained together.
 
     A history's seconds are the config's share of the time. ValueError for configs that cannot be stacked.
@@ -115,4 +121,4 @@ def train(configs: Sequence[Config], *, device: str = "cpu", checkpoint: Checkpo
     dataset = data.load(first.dataset, unverified=first.unverified_data, device=device)
     with flushed_denormals():
         started = trainers(configs, dataset, device, checkpoint)
-        return follow(started, Stack(started).epoch, checkpoint=checkpoint)
+        return follow(started, Stack(started).epoch, on_epoch, checkpoint)

@@ -264,7 +264,7 @@ def often(monkeypatch):
     """Grids whose workers write after every epoch; forked, so that they know."""
 
     @contextmanager
-    def forked(jobs):
+    def forked(jobs, teller):
         with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
             pools.append(pool)
             try:
