@@ -20,8 +20,14 @@ from asym.results import Store
 STORED = "stored"  # train nothing, show the published runs
 SHOWN = ("published", "own")
 BESIDE = "The original's numbers and ours: test accuracy in %, ours the mean over seeds with its 95 % t interval."
-CLAIMS = "What each entry says, the original's value, and ours: the mean over seeds with its 95 % t interval."
-MARKED = "A number with an asterisk comes from fewer than three seeds, or not from the planned data and epochs."
+CLAIMS = (
+    "What each entry says, the original's value, and ours: the mean over seeds with its 95 % t interval, "
+    "* of fewer than three seeds, † not of the planned data and epochs."
+)
+MARKED = (
+    "Marks: * fewer than three seeds; † not the planned data, or fewer epochs than planned. A number without a mark is of the "
+    "planned data and epochs. An interval as wide as its quantity's whole scale is left out."
+)
 SETTABLE = "What papermill can set in this page: `-p NAME VALUE` for words and whole numbers, `-y 'NAME: VALUE'` for lists."
 PARAMETERS = ("preset", "dataset", "subset", "epochs", "seeds", "unverified_data", "device", "jobs", "shown")
 
@@ -84,7 +90,8 @@ class Page:
 
     def register(self) -> pd.DataFrame:
         """The question's numbers and claims, derived from the shown runs, stored beside its figures, and named for the prose:
-        each with its interval by its id, signed as `ID_signed`; of all, `QUESTION_verdict` and `QUESTION_summary`."""
+        each with its interval by its id, signed as `ID_signed`, the original's as `ID_original`; of all, `QUESTION_verdict` and
+        `QUESTION_summary`."""
         if self.site == "figures":
             judged = verify.write(self.question, self.root / "figures", self.output)
         else:
@@ -92,6 +99,7 @@ class Page:
         for entry in judged.to_dict("records"):
             name = entry["claim"]
             glue(**{name: claims.told(entry), f"{name}_signed": claims.told(entry, "+")})
+            glue(**{f"{name}_original": f"{entry['original']:+.1f}"} if entry["original"] == entry["original"] else {})
         glue(**{f"{self.question}_verdict": claims.verdict(judged), f"{self.question}_summary": claims.summary(judged)})
         return judged
 
@@ -127,7 +135,7 @@ class Page:
     def show_claims(self, judged: pd.DataFrame, name: str = "claims") -> Numbered:
         """What each entry says, what the original and our runs give for it, and a claim's verdict."""
         rows = pd.DataFrame(claims.as_text(judged))
-        return Numbered(rows, label(self.question, name), CLAIMS, "claims", said=("unit", "seeds"))
+        return Numbered(rows, label(self.question, name), CLAIMS, "claims", said=("unit", "seeds", "trained on"))
 
     def parameters(self) -> Numbered:
         """What papermill can set in this page's notebook, read from it."""

@@ -11,7 +11,14 @@ from asym.quantities import Evidence, Quantity
 from asym.tables import original, points
 
 HOLDS, CONTRADICTED, OPEN, UNTESTED = "holds", "contradicted", "not settled", "not yet tested"
-RERUN = {"points": 5.0, "%": 35.0, "°": 15.0, "": 0.5}  # what a rerun may add to the interval: other processors, other chaos
+SCALE = {"points": 100, "%": 100, "°": 180}  # an interval as wide tells nothing
+RERUN = {
+    "points": 5.0,
+    "%": 35.0,
+    "°": 15.0,
+    "runs": 0.35,
+    "": 0.5,
+}  # what a rerun may add to the interval: other processors, other chaos
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +45,8 @@ class Claim:
         """The claim's row of the register."""
         values = self.quantity.of(evidence)
         mean, half = interval(values["value"]) if len(values) else (math.nan, math.nan)
-        tested = len(values) >= 3 and bool(values["whole"].all())
+        whole = len(values) > 0 and bool(values["whole"].all())
+        tested = whole and len(values) >= 3
         return {
             "claim": self.id,
             "sentence": self.sentence,
@@ -48,6 +56,8 @@ class Claim:
             "value": mean,
             "half_width": half,
             "seeds": len(values),
+            "trained_on": _words(values),
+            "whole": whole,
             "as_planned": tested,
             "least": self.least,
             "most": self.most,
@@ -62,14 +72,30 @@ class Claim:
 
 
 def told(entry: dict, sign: str = "") -> str:
-    """An entry of the register as prose says it: mean ± half-width, signed with "+" if asked; with an asterisk where fewer than 3
-    seeds ran the planned data to the planned epoch."""
-    number = points(entry["value"], entry["half_width"], ".1f")
+    """An entry of the register as prose says it: mean ± half-width, signed with "+" if asked, or of how many runs; with a dagger
+    where not all runs are of the planned data and epochs, else with an asterisk where they are of fewer than 3 seeds."""
+    number = _number(entry, ".1f")
     if not number:
         return "(none yet)"
     plus = "" if number.startswith("-") else sign
     degrees = "°" if entry["unit"] == "°" else ""  # other units stand in the sentence
-    return f"{plus}{number}{degrees}{'' if entry['as_planned'] else '*'}"
+    return f"{plus}{number}{degrees}{_mark(entry)}"
+
+
+def _number(entry: dict, form: str) -> str:
+    if entry["unit"] == "runs" and entry["seeds"]:
+        return f"{round(entry['value'] * entry['seeds'])} of {entry['seeds']}"
+    says_nothing = 2 * entry["half_width"] >= SCALE.get(entry["unit"], math.inf)
+    return points(entry["value"], math.nan if says_nothing else entry["half_width"], form)
+
+
+def _mark(entry: dict) -> str:
+    return "" if entry["as_planned"] or not entry["seeds"] else "*" if entry["whole"] else "†"
+
+
+def _words(values: pd.DataFrame) -> str:
+    """On which data, to which epoch."""
+    return "; ".join(dict.fromkeys(values["data"] + ", " + values["epochs"] + " epochs"))
 
 
 def printed(part: str, network: str, epoch: int | None = None, **fields: str) -> float:
@@ -86,14 +112,16 @@ def judge(claims: Iterable[Claim], evidence: Evidence) -> pd.DataFrame:
 
 
 def as_text(judged: pd.DataFrame) -> list[dict]:
-    """The lines of a table of claims: what each says, the original's value, ours with its interval, and the verdict."""
+    """The lines of a table of claims: what each says, the original's value, ours with its interval and mark, what it was trained
+    on, and the verdict."""
     return [
         {
             "claim": entry["sentence"],
             "original": points(entry["original"]),
-            "ours": points(entry["value"], entry["half_width"], ".2f" if entry["unit"] else ".2g"),  # a ratio may be tiny
+            "ours": _number(entry, ".2f" if entry["unit"] else ".2g") + _mark(entry),  # a ratio may be tiny
             "unit": entry["unit"],
             "seeds": entry["seeds"],
+            "trained on": entry["trained_on"],
             "verdict": entry["verdict"],
         }
         for entry in judged.to_dict("records")

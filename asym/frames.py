@@ -12,6 +12,7 @@ from asym.results import COLUMNS, Record
 
 RUN = ["part", "network", "loss", "activation", "optimizer", "seed"]  # what tells one run of a question from another
 DATA = ("dataset", "subset", "test_subset", "validation", "batch")
+WORDS = ("{}", "first {} images", "{} tested", "{} held out", "batch {}")  # of DATA
 
 
 def frame(found: Iterable[tuple[Cell, Record]]) -> pd.DataFrame:
@@ -57,7 +58,9 @@ def names(cell: Cell, record: Record) -> dict[str, Any]:
         "clipped": "by norm" if config.clip_norm else "by value" if config.clip_value else "",
         "bound": config.clip_norm or config.clip_value or math.nan,
         "dataset": config.dataset,
-        "data": ", ".join(f"{name} {getattr(config, name)}" for name in DATA if getattr(config, name)),
+        "data": ", ".join(
+            word.format(getattr(config, name)) for name, word in zip(DATA, WORDS, strict=True) if getattr(config, name)
+        ),
         "seed": config.seed,
         "epochs": config.epochs,
         "plan_epochs": plan.epochs,

@@ -49,7 +49,7 @@ def show_claims(questions: list[dict], word: str) -> Numbered | Markdown:
     if not rows:
         return Markdown("None.")
     caption = "The original's value of each claim, and ours: the mean over seeds with its 95 % t interval."
-    name, said = f"tbl-verdicts-{word.replace(' ', '-')}", ("unit", "seeds", "verdict")
+    name, said = f"tbl-verdicts-{word.replace(' ', '-')}", ("unit", "seeds", "trained on", "verdict")
     return Numbered(pd.DataFrame(rows), name, caption, "claims", markdown=("page",), said=said)
 
 

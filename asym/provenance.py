@@ -34,10 +34,11 @@ def summary(shown: Shown) -> dict[str, str]:
 
 
 def behind(rows: pd.DataFrame, shown: Shown) -> Found:
-    """The shown runs that a figure's rows are of, by the names that both tell: all of them for rows of the register, none for
-    rows that are of no run."""
+    """The shown runs that a figure's rows are of, by the names that both tell, or by what the register's rows are computed from;
+    none for rows that are of no run."""
     if "claim" in rows:
-        return shown.found
+        text = "; ".join(rows["computed_from"])
+        return [(cell, record) for cell, record in shown.found if _names(text, cell)]
     told = [name for name in RUN if name in rows] if "part" in rows else []
     wanted = set(rows[told].itertuples(index=False, name=None)) if told else set()
     return [(cell, record) for cell, record in shown.found if _key(cell, record, told) in wanted]
@@ -80,6 +81,12 @@ def origin(
     return HTML(f'<p class="provenance">{" ".join(f"<span>{part}</span>" for part in parts)}</p>')
 
 
+def _names(text: str, cell: Cell) -> bool:
+    """Whether quantities so described read the cell, by its own name or as one of those that they choose from."""
+    part, network = re.escape(cell.part), re.escape(cell.network)
+    return bool(re.search(rf"\({part}, (?:{network},|that of \[(?:[^\]]*; )?{network}[;\]])", text))
+
+
 def _key(cell: Cell, record: Record, told: list[str]) -> tuple:
     known = names(cell, record)
     return tuple(known[name] for name in told)
@@ -108,10 +115,17 @@ def _devices(records: Iterable[Record]) -> str:
 
 
 def _data(record: Record) -> str:
-    """The data set, with what is known of a copy that is not the published one: each stand-in test image can move the accuracy by
-    one image."""
+    """The data set, with what is known of a copy that is not the published one: each stand-in test image can move a score by one
+    image, those among the training images change every net, by an amount that is not known."""
     config, note = record.config, record.provenance["data_note"]
-    name = config.dataset if config.subset is None else f"{config.dataset} (first {config.subset} training images)"
+    limits = ((config.subset, "first {} training images"), (config.test_subset, "first {} test images"))
+    some = ", ".join(words.format(count) for count, words in limits if count)
+    name = f"{config.dataset} ({some})" if some else config.dataset
     stand_ins = re.search(r"(\d+) test", note)
-    bound = f", which can move a test accuracy by at most {int(stand_ins[1]) / 100:.2f} points" if stand_ins else ""
+    bound = (
+        f": as test images they can move a score by at most {int(stand_ins[1]) / 100:.2f} points, as training images they change "
+        "the nets by an unknown amount"
+        if stand_ins
+        else ""
+    )
     return f"{name} with {note}{bound}" if note else name

@@ -14,7 +14,7 @@ from asym.cells import Cell
 from asym.frames import at_epoch, frame, layer_frame
 from asym.results import Record
 
-TYPES = {"value": float, "whole": bool, "data": str}
+TYPES = {"value": float, "whole": bool, "data": str, "epochs": str}
 EMPTY = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in TYPES.items()}, index=pd.Index([], name="seed"))
 SHARES = ("idle", "sign_agreement")  # measures that are fractions, given in %
 
@@ -61,9 +61,11 @@ class Horizon(NamedTuple):
 @dataclass(frozen=True)
 class Quantity:
     """A number for each seed: `of(evidence)` has one row a seed, its value, whether its runs are whole (of the planned data, and
-    trained to the epoch that is asked for), and their data in words. It is empty where no run tells.
+    trained to the epoch that is asked for), their data and the epochs at which they are read, in words. It is empty where no run
+    tells.
 
-    text says what it is computed from; unit is "points" (of accuracy, in %), "%", "°", or "" for a ratio. A difference is taken
+    text says what it is computed from; unit is "points" (of accuracy, in %), "%", "°", "runs" (of which so many do), or "" for a
+    ratio. A difference is taken
     seed by seed, since nets of one seed share W0 and the order of the data, and at the last epoch that both sides reached; runs
     of different data have none.
     """
@@ -92,10 +94,20 @@ class Quantity:
             a, b = (side.at(evidence, min(epoch, side.horizon(evidence).reached)) for side in (self, other))
             both = a.index.intersection(b.index)
             a, b = a.loc[both], b.loc[both]
-            made = pd.DataFrame({"value": a["value"] - b["value"], "whole": a["whole"] & b["whole"], "data": a["data"]})
+            epochs = a["epochs"].where(a["epochs"] == b["epochs"], a["epochs"] + " and " + b["epochs"])
+            made = a.assign(value=a["value"] - b["value"], whole=a["whole"] & b["whole"], epochs=epochs)
             return made[a["data"] == b["data"]]
 
         return Quantity(f"{self.text} - {other.text}", self.unit, horizon, at)
+
+    def scatter(self) -> Quantity:
+        """How far each seed lies from the mean over the seeds."""
+
+        def at(evidence: Evidence, epoch: int) -> pd.DataFrame:
+            values = self.at(evidence, epoch)
+            return values.assign(value=(values["value"] - values["value"].mean()).abs()) if len(values) > 1 else values.iloc[:0]
+
+        return Quantity(f"scatter of {self.text}", self.unit, self.horizon, at)
 
 
 def accuracy(part: str, network: str, *, epoch: int | None = None, column: str = "test_accuracy", **fields: str) -> Quantity:
@@ -104,8 +116,8 @@ def accuracy(part: str, network: str, *, epoch: int | None = None, column: str =
 
 
 def diverged(part: str, network: str, **fields: str) -> Quantity:
-    """100 for a run whose loss stopped being finite, else 0; the mean over seeds is the rate in %."""
-    return _read(part, network, None, "diverged", fields, 100, "%")
+    """1 for a run whose loss stopped being finite, else 0."""
+    return _read(part, network, None, "diverged", fields, 1, "runs")
 
 
 def overfit(part: str, network: str, *, epoch: int | None = None, **fields: str) -> Quantity:
@@ -164,7 +176,8 @@ def _read(part: str, network: str, epoch: int | None, column: str, fields: dict,
         if found.index.has_duplicates:
             raise ValueError(f"{network} of {part} is several networks; say which by loss, activation, optimizer: got {fields}")
         whole = found["as_planned"] & ((found["epoch"] >= asked) | found["diverged"])
-        return pd.DataFrame({"value": scale * found[column].astype(float), "whole": whole, "data": found["data"]})
+        read = {"whole": whole, "data": found["data"], "epochs": str(when)}
+        return pd.DataFrame({"value": scale * found[column].astype(float)} | read)
 
     when = "last epoch" if epoch is None else f"epoch {epoch}"
     return Quantity(f"{column}({', '.join(map(str, [part, network, *fields.values(), when]))})", unit, horizon, at)

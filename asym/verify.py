@@ -21,6 +21,8 @@ OTHERS = (
     "original",
     "half_width",
     "seeds",
+    "trained_on",
+    "whole",
     "as_planned",
     "least",
     "most",
@@ -46,7 +48,7 @@ def write(question: str, figures: Path, output: Path) -> pd.DataFrame:
 def register(question: str, figures: Path, level: str = "") -> pd.DataFrame:
     """The published register of a question; FileNotFoundError where it has none."""
     path = figures / question / REGISTERS[level]
-    truth = {"as_planned": {"True": True, "False": False}.get}
+    truth = dict.fromkeys(("whole", "as_planned"), {"True": True, "False": False}.get)
     return pd.read_csv(path, keep_default_na=False, na_values={"value": [""]} | _NUMBERS, converters=truth)
 
 

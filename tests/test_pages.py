@@ -53,7 +53,19 @@ def test_the_line_under_a_figure_is_of_the_runs_that_it_shows(table_2):
     both = pd.DataFrame([{"part": "table 2", "network": name, "loss": "ce"} for name in ("DSR1", "DS0")])
     assert [(cell.network, record.config.seed) for cell, record in provenance.behind(one, table_2)] == [("DSR1", 1)]
     assert len(provenance.behind(both, table_2)) == 4
-    assert len(provenance.behind(pd.DataFrame([{"claim": "x"}]), table_2)) == len(table_2.found)
+    register = pd.DataFrame(
+        [
+            {
+                "claim": "x",
+                "computed_from": "test_accuracy(table 2, DSR1, ce, last epoch) - test_accuracy(table 2, DS0, ce, last epoch)",
+            }
+        ]
+    )
+    assert {cell.network for cell, _ in provenance.behind(register, table_2)} == {"DSR1", "DS0"}
+    choice = register.assign(
+        computed_from="test_accuracy(table 2, that of [DS0; DSR2-U] with the best validation_accuracy, last epoch)"
+    )
+    assert {cell.network for cell, _ in provenance.behind(choice, table_2)} == {"DS0", "DSR2-U"}
     assert provenance.behind(pd.DataFrame([{"step": 1, "seed": 0}]), table_2) == []
     minutes = sum(record.provenance["seconds"] for _, record in provenance.behind(both, table_2)) / 60
     words = provenance.told(provenance.behind(both, table_2), table_2)

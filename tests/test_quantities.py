@@ -39,7 +39,7 @@ def test_an_accuracy_has_one_value_a_seed_in_percent():
 def test_another_part_another_network_and_nothing_at_all_give_nothing():
     found = [run("DS0"), run("DS0", part="b"), run("DSR1")]
     assert values(accuracy("a", "DSR2"), *found) == values(accuracy("c", "DS0"), *found) == values(accuracy("a", "DS0")) == {}
-    assert accuracy("a", "DS0").of(Evidence([])).columns.tolist() == ["value", "whole", "data"]
+    assert accuracy("a", "DS0").of(Evidence([])).columns.tolist() == ["value", "whole", "data", "epochs"]
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,25 @@ def test_a_diverged_run_stands_with_its_last_row_and_is_whole():
     assert whole(accuracy("a", "DS0"), *found) == {0: True, 1: True}
 
 
-def test_the_rate_of_diverged_runs():
+def test_how_many_runs_diverge():
     found = [run("DS0", seed=seed, made={"diverged_at": 3} if seed else None) for seed in range(3)]
-    assert values(diverged("a", "DS0"), *found) == {0: 0, 1: 100, 2: 100} and diverged("a", "DS0").unit == "%"
+    assert values(diverged("a", "DS0"), *found) == {0: 0, 1: 1, 2: 1} and diverged("a", "DS0").unit == "runs"
+
+
+def test_the_scatter_is_the_distance_from_the_mean_over_seeds():
+    found = [run("DS0", reached, seed=seed) for seed, reached in enumerate((0.25, 0.5, 0.75))]
+    assert values(accuracy("a", "DS0").scatter(), *found) == {0: 25, 1: 0, 2: 25}
+    assert values(accuracy("a", "DS0").scatter(), found[0]) == {}  # one seed scatters around nothing
+    shared = [run("DS0-U", reached, seed=seed) for seed, reached in enumerate((0.5, 0.5, 0.5))]
+    assert values(accuracy("a", "DS0-U").scatter() - accuracy("a", "DS0").scatter(), *found, *shared) == {0: -25, 1: 0, 2: -25}
+
+
+def test_a_quantity_tells_data_and_epochs():
+    found = [run("DS0"), run("DSR1")]
+    read = lambda quantity: quantity.of(Evidence(found))["epochs"].tolist()  # noqa: E731
+    last = read(accuracy("a", "DS0"))[0]
+    assert read(accuracy("a", "DS0", epoch=1)) == ["1"] and read(accuracy("a", "DSR1") - accuracy("a", "DS0")) == [last]
+    assert read(accuracy("a", "DSR1") - accuracy("a", "DS0", epoch=1)) == [f"{last} and 1"]
 
 
 def test_a_run_that_diverged_is_paired_like_any_other():

@@ -339,9 +339,10 @@ def test_known_claims_stand_beside_the_numbers_of_the_original():
 def test_the_published_figures_of_others_stand_beside_a_planned_net_and_its_control():
     rows = literature.figures()
     plan = {(cell.part, cell.network) for cell in find("literature").cells}
-    assert len(rows) == 12 and {(row["part"], row["network"]) for row in rows} == plan
+    assert len(rows) == 12 and {(row["part"], row["network"]) for row in rows} == plan - {("3x1000 tanh", "kp")}
     by_id = {claim.id: claim for claim in find("literature").claims}
     assert all(by_id[row["id"]].published == float(row["accuracy_percent"]) for row in rows)
+    assert math.isnan(by_id["mirror-code-kp-angle"].published)  # what that code calls KP has no decay
     assert by_id["bartunov-fc-dfa-lost"].published == pytest.approx(41.32 - 47.80)  # errors in the paper, accuracies here
     assert by_id["biotorch-lenet-fa-lost"].published == pytest.approx(15.92 - 40.67)
 

@@ -279,20 +279,33 @@ def test_claims_need_seeds_epochs_and_the_planned_data(dense):
 
 
 @pytest.mark.parametrize(
-    "value, half, unit, as_planned, level, signed",
+    "value, half, unit, seeds, whole, level, signed",
     [
-        (51.26, 2.57, "points", True, "51.3 ± 2.6", "+51.3 ± 2.6"),
-        (-8.0, 0.04, "points", True, "-8.0 ± 0.0", "-8.0 ± 0.0"),
-        (26, 3, "°", True, "26.0 ± 3.0°", "+26.0 ± 3.0°"),
-        (26, 3, "°", False, "26.0 ± 3.0°*", "+26.0 ± 3.0°*"),
-        (-22.4, math.nan, "points", False, "-22.4*", "-22.4*"),
-        (12, math.nan, "%", False, "12.0*", "+12.0*"),
-        (math.nan, math.nan, "points", False, "(none yet)", "(none yet)"),
+        (51.26, 2.57, "points", 3, True, "51.3 ± 2.6", "+51.3 ± 2.6"),
+        (-8.0, 0.04, "points", 3, True, "-8.0 ± 0.0", "-8.0 ± 0.0"),
+        (26, 3, "°", 5, True, "26.0 ± 3.0°", "+26.0 ± 3.0°"),
+        (26, 3, "°", 2, True, "26.0 ± 3.0°*", "+26.0 ± 3.0°*"),
+        (26, 3, "°", 3, False, "26.0 ± 3.0°†", "+26.0 ± 3.0°†"),
+        (121.6, 222.1, "°", 3, False, "121.6°†", "+121.6°†"),  # as wide as all angles
+        (40, 49.9, "points", 3, True, "40.0 ± 49.9", "+40.0 ± 49.9"),
+        (40, 50, "points", 3, True, "40.0", "+40.0"),
+        (-22.4, math.nan, "points", 1, False, "-22.4†", "-22.4†"),
+        (12, math.nan, "%", 1, True, "12.0*", "+12.0*"),
+        (0, 0, "runs", 3, True, "0 of 3", "+0 of 3"),
+        (2 / 3, 1.4, "runs", 3, True, "2 of 3", "+2 of 3"),
+        (1, math.nan, "runs", 1, False, "1 of 1†", "+1 of 1†"),
+        (math.nan, math.nan, "runs", 0, False, "(none yet)", "(none yet)"),
+        (math.nan, math.nan, "points", 0, False, "(none yet)", "(none yet)"),
     ],
 )
-def test_the_prose_says_a_number_with_its_interval_and_marks_what_is_not_as_planned(value, half, unit, as_planned, level, signed):
-    entry = {"value": value, "half_width": half, "unit": unit, "as_planned": as_planned}
+def test_the_prose_says_a_number_with_its_interval_and_marks_what_is_not_as_planned(
+    value, half, unit, seeds, whole, level, signed
+):
+    entry = {"value": value, "half_width": half, "unit": unit, "seeds": seeds, "whole": whole, "as_planned": whole and seeds > 2}
     assert (claims.told(entry), claims.told(entry, "+")) == (level, signed)
+    assert claims.as_text(pd.DataFrame([entry | {"sentence": "", "original": 0, "trained_on": "x", "verdict": ""}]))[0][
+        "ours"
+    ].endswith(level[-1] if level[-1] in "*†" else "")
 
 
 def test_a_table_of_claims_shows_small_ratios(evidence):

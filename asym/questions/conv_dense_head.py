@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from asym.cells import Cell, cell, table
 from asym.claims import Claim, printed
 from asym.config import LOSSES
-from asym.quantities import accuracy, measure
+from asym.quantities import accuracy, diverged, measure
 from asym.questions.dense import LOSS_WORDS
 
 ASKS = "Random feedback in the dense head of a conv net?"
@@ -91,6 +91,12 @@ def _text_claims() -> Iterator[Claim]:
             sentence=f"Nesterov momentum at 0.01 fails with {network}: below {FAILS:.0f} %.",
             quantity=nesterov(network),
             most=FAILS,
+        )
+    for network in ("PGR1", "PGR2"):
+        yield Claim(
+            id=f"head-nesterov-{network}-diverged",
+            sentence=f"With Nesterov momentum at 0.01 so many of the runs of {network} diverge.",
+            quantity=diverged(TEXT, network, optimizer="nesterov"),
         )
     yield Claim(
         id="head-max-pooling",

@@ -50,8 +50,7 @@ def claims() -> Iterator[Claim]:
         )
         yield Claim(
             id=f"dense-shared-{loss}",
-            sentence=f"{words}, giving B the weight's update repairs the net with two random layers.",
-            least=0,
+            sentence=f"{words}, giving B the weight's update changes the net with two random layers by this much.",
             **minus("DSR2-U", "DSR2"),
         )
         for name in NETWORKS[3:]:

@@ -54,10 +54,10 @@ def claims() -> Iterator[Claim]:
             )
             yield Claim(
                 id=f"multilayer-{slug}-{name}-diverged",
-                sentence=f"In {words}, this share of the runs of {name} diverges.",
+                sentence=f"In {words}, so many of the runs of {name} diverge.",
                 quantity=diverged(part, name),
             )
-        for name in (f"{prefix}R4", f"{prefix}R4-U"):
+        for name in networks(part)[1:]:
             yield Claim(
                 id=f"multilayer-{slug}-{name}-gradient",
                 sentence=f"In {words}, the first layer's gradient in {name} ends at this angle to backpropagation's.",
