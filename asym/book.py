@@ -133,8 +133,9 @@ class Page:
         return self.show_table(table, "own") if len(table) else Markdown("This page was made from the published runs alone.")
 
     def show_claims(self, judged: pd.DataFrame, name: str = "claims") -> Numbered:
-        """What each entry says, what the original and our runs give for it, and a claim's verdict."""
+        """What each entry says, what the original and our runs give for it, and a claim's verdict, where any entry has one."""
         rows = pd.DataFrame(claims.as_text(judged))
+        rows = rows.loc[:, (rows != "").any()]
         return Numbered(rows, label(self.question, name), CLAIMS, "claims", said=("unit", "seeds", "trained on"))
 
     def parameters(self) -> Numbered:

@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>|$~#])")  # what Markdown would read as its own
 ROLE = re.compile(r"\{[\w:]+\}`([^`]*)`")  # of the book alone: a notebook shows what it names
-NUMBER = re.compile(r"[+-]?\d[\d.e-]*( ± [\d.e-]+)?( %)?")
+NUMBER = re.compile(r"[+-]?\d[\d.e-]*( ± [\d.e-]+)?( %)?[*†]?")
 
 
 def label(question: str, table: str) -> str:
@@ -21,7 +21,7 @@ class Numbered:
     """A table with a caption.
 
     rows: one a line, shown as text; name: what `numref` refers to it by; caption: in Markdown; kind: its CSS class;
-    markdown: columns whose text is Markdown already; said: columns that the caption tells where all rows have one value there.
+    markdown: columns whose text is Markdown already; said: columns that the caption tells, if they are there and all rows have one value.
     """
 
     rows: pd.DataFrame
@@ -40,7 +40,7 @@ class Numbered:
 
     def _constant(self) -> dict[str, str]:
         """The columns that the caption tells, with the one value of each."""
-        columns = (name for name in self.said if len(self.rows) > 1 and self.rows[name].nunique() == 1)
+        columns = (name for name in self.said if name in self.rows and len(self.rows) > 1 and self.rows[name].nunique() == 1)
         return {name: str(self.rows[name].iloc[0]) for name in columns}
 
     def _captioned(self) -> str:
