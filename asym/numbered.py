@@ -21,7 +21,8 @@ class Numbered:
     """A table with a caption.
 
     rows: one a line, shown as text; name: what `numref` refers to it by; caption: in Markdown; kind: its CSS class;
-    markdown: columns whose text is Markdown already; said: columns that the caption tells, if they are there and all rows have one value.
+    markdown: columns whose text is Markdown already; said: columns that the caption tells where all rows have one value, if they
+    are there.
     """
 
     rows: pd.DataFrame
