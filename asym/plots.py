@@ -91,7 +91,7 @@ def _summary(rows: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
 def _band(ax: Axes, summary: pd.DataFrame, x: str, **style) -> None:
     summary = summary.sort_values(x)
     (line,) = ax.plot(summary[x], summary["mean"], **style)
-    half = summary["half"].fillna(0)
+    half = summary["half"]  # NaN, and so no band, where one seed stands alone
     ax.fill_between(summary[x], summary["mean"] - half, summary["mean"] + half, color=line.get_color(), alpha=0.2, lw=0)
 
 
@@ -163,17 +163,23 @@ def against(
     log: bool = False,
 ) -> Figure:
     """The mean of a column over seeds against another, with its interval: a line a value of one column, a panel a value of
-    another; rows without an x are a level, dotted over the whole panel. labels: of the x and the y axis."""
+    another; hollow where one seed stands alone; rows without an x are a level, dotted over the whole panel. labels: of the x and
+    the y axis."""
     panels, lines = (list(dict.fromkeys(rows[name])) for name in (panel, line))
     placed = rows[rows[x].notna()]
     figure, axes = _panels(panels, 2.9, _told(placed, panel), sharey=True)
-    style = styles(rows, line)
+    style, alone = styles(rows, line), False
     for index, (ax, name) in enumerate(zip(axes, panels, strict=True)):
         for label in lines:
             mine = rows[(rows[panel] == name) & (rows[line] == label)]
             summary = _summary(mine, [x], value)
             if len(summary):
                 _band(ax, summary, x, **style[label], ms=5, lw=1.4, label=label)
+                colour, marker = style[label]["color"], style[label]["marker"]
+                ax.errorbar(summary[x], summary["mean"], summary["half"], fmt="none", ecolor=colour, lw=1)
+                one = summary[summary["half"].isna()]
+                ax.scatter(one[x], one["mean"], 25, marker=marker, facecolors="white", edgecolors=colour, zorder=3)
+                alone = alone or len(one) > 0
             for level in _summary(mine[mine[x].isna()], [line], value)["mean"]:
                 ax.axhline(level, color=style[label]["color"], ls=":", lw=1.4)
         crowded = len(axes) not in (1, 2, 4) and index % 3 != 1  # of three side by side the middle one is labelled
@@ -186,7 +192,7 @@ def against(
             ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes[0].set_ylabel(labels[1])
     _within(axes, value)
-    _legend(figure, axes)
+    _legend(figure, axes, (("one seed", _sample("one seed", color=NEUTRAL, marker="o", ls="", mfc="white")),) if alone else ())
     return figure
 
 

@@ -490,6 +490,20 @@ def test_a_panel_has_the_lines_that_have_rows_and_rows_without_a_value_are_left_
     assert {name: line.get_ydata().tolist() for name, line in lines(right).items()} == {"bp": [5.0]}
 
 
+def test_a_point_of_one_seed_is_hollow_and_has_no_interval():
+    rows = pd.DataFrame({"x": [1, 1, 2, 3, 3], "accuracy": [10.0, 20, 30, 40, 60], "rule": "fa", "part": "a"})
+    figure = plots.against(rows, "x")
+    (ax,) = figure.axes
+    (hollow,) = [found for found in ax.collections if type(found).__name__ == "PathCollection"]
+    assert hollow.get_offsets().tolist() == [[2, 30]] and hollow.get_facecolors().tolist() == [[1, 1, 1, 1]]
+    (bars,) = [found for found in ax.collections if type(found).__name__ == "LineCollection"]
+    drawn = [segment for segment in bars.get_segments() if len(segment) and not math.isnan(segment[0][1])]
+    assert [segment[0][0] for segment in drawn] == [1, 3]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["fa", "one seed"]
+    whole = plots.against(rows[rows["x"] != 2], "x")
+    assert [text.get_text() for text in whole.legends[0].get_texts()] == ["fa"]
+
+
 def test_an_axis_ends_where_the_measure_does():
     """The intervals reach from -60 to 120 degrees; an error has no such bounds."""
     rows = pd.DataFrame(
