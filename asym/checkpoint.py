@@ -1,6 +1,5 @@
 """What a long training has come to, on disk: one that was stopped goes on from there, to the very numbers of one that was not."""
 
-import pickle
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -12,7 +11,6 @@ import torch
 from asym.atomic import whole
 from asym.checks import in_short
 
-UNREADABLE = (OSError, EOFError, pickle.UnpicklingError, RuntimeError, ValueError, LookupError, AttributeError, TypeError)
 EVERY, FIRST = 300.0, 20.0  # seconds between two writings, and until the first
 
 
@@ -40,7 +38,7 @@ class Checkpoint:
             body = torch.load(self.path, map_location="cpu", weights_only=True)
             differ = sorted(name for name, value in self.made_by.items() if body["made_by"].get(name) != value)
             found = body["state"], body["seconds"], body["sittings"] + 1
-        except UNREADABLE as error:
+        except Exception as error:  # whatever torch makes of a damaged file
             differ, found = [f"it cannot be read: {in_short(error)}"], None
         if differ:
             warnings.warn(f"{self.path}: not gone on from ({', '.join(differ)}); the training begins again", stacklevel=4)
