@@ -4,8 +4,10 @@ import hashlib
 import os
 import platform
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -109,7 +111,13 @@ def _measured() -> str:
     return "onednn" if onednn < 0.75 * stock else "stock"
 
 
-@torch.compiler.assume_constant_result
+def constant(function: Callable[[], Any]) -> Callable[[], Any]:
+    """torch.compiler.assume_constant_result without its import of torch's compiler, which takes as long as that of torch."""
+    function._dynamo_marked_constant = True
+    return function
+
+
+@constant
 def library() -> str:
     """The library that does a dense layer's products faster here: "stock" (what torch.mm uses) or "onednn".
 

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from asym.gemm import constant
+
 FORMS = ("auto", "compiled", "torch")
 SOURCE = Path(__file__).with_name("untied.cpp")
 AUTO_WEIGHTS = 2**18  # a smaller layer gains less than it waits for the compiler
@@ -125,7 +127,7 @@ def _check(library: ctypes.CDLL) -> None:
         raise Unavailable("the compiled library computes wrongly")
 
 
-@torch.compiler.assume_constant_result
+@constant
 def untied_from() -> float:
     """The number of weights from which on an untied layer asks for the kernel, by $ASYM_UNTIED (ValueError for other names).
 
@@ -137,7 +139,7 @@ def untied_from() -> float:
     return {"auto": AUTO_WEIGHTS, "compiled": 0, "torch": float("inf")}[form]
 
 
-@torch.compiler.assume_constant_result
+@constant
 def untied() -> str:
     """The form that large untied layers take on this CPU: "compiled" (built now if it is not yet), or "torch: " and the reason.
 

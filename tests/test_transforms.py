@@ -5,6 +5,8 @@ import faulthandler
 import os
 import pickle
 import socket
+import subprocess
+import sys
 import time
 from datetime import timedelta
 
@@ -338,3 +340,10 @@ def test_autocast_does_not_hide_a_float64_input(kind):
     layer, x = copy.deepcopy(reference.layer(kind, "fa")).float(), reference.images(kind)
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="of the first tensor's dtype torch.float64; got"):
         layer(x)
+
+
+def test_importing_the_package_does_not_import_torchs_compiler():
+    """It would double the time; what stands in its decorator's place does what that does."""
+    says = "import sys, asym; print('torch._dynamo' in sys.modules, 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", says], capture_output=True, text=True, check=True).stdout == "False False\n"
+    assert vars(gemm.constant(lambda: 0)) == vars(torch.compiler.assume_constant_result(lambda: 0)) != {}
