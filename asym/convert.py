@@ -1,10 +1,13 @@
 """Gives an existing torch model a feedback rule, keeping its weights."""
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils.parametrize import is_parametrized
 
 from asym.checks import expect, expect_generator
 from asym.layers import Conv2d, DirectFeedback, Linear, UntiedConv2d
@@ -25,34 +28,54 @@ def convert(
 
     These are torch's nn.Linear and nn.Conv2d, and this package's three layers, whose rule and B are then new. rule is one key for
     all of them, or {layer name: key} for some (names as in model.named_modules()); the others stay as they are, and so does every
-    subclass of torch's two (attention's projections among them, which torch calls without their forward). A layer used in several
-    places stays one layer. The first layer's B is never used if its input needs no gradient. "dfa" needs the whole path to the
-    logits: the model must be an nn.Sequential, the layer one of its steps, example_input a batch for it.
-    ValueError for what is no model, rule, generator or tensor, for an unknown rule or layer name, for a model without such layers
-    or with one whose weights are not real floating numbers, for dfa elsewhere or without example_input, and for a model that is
-    wired for direct feedback already.
+    subclass of torch's two (attention's projections among them, which torch calls without their forward; a warning names those
+    that are parametrized). A layer used in several places stays one layer, and layers that share a weight share a B that moves
+    with it. The first layer's B is never used if its input needs no gradient. "dfa" needs the whole path to the logits: the model
+    must be an nn.Sequential, the layer one of its steps, example_input a batch for it; an asym.network.Network comes back, whose
+    layers are steps.0, steps.1 and so on.
+    ValueError for what is no model, rule, generator or tensor, for an unknown rule or layer name, for a model without such
+    layers, with one whose weights are not real floating numbers or with a lazy one that has no size yet, for dfa elsewhere or
+    without example_input, and for a model that is wired for direct feedback already.
     """
     _check(model, rule, generator, example_input)
     model = copy.deepcopy(model)
     found = {name: module for name, module in model.named_modules() if type(module) in LAYERS}
-    rules = dict.fromkeys(found, rule) if isinstance(rule, str) else rule
-    unknown = sorted(set(rules) - set(found))
-    if unknown:
-        raise ValueError(f"rule names layers {unknown} that are not among the model's: {', '.join(found)}")
-    if not rules:
-        raise ValueError("model has no nn.Linear, nn.Conv2d or layer of asym to convert, or rule names none")
-    if any(isinstance(module, DirectFeedback) for module in model.modules()):
-        raise ValueError("model is wired for direct feedback already: convert the one that it came from")
-    direct = {name for name, key in rules.items() if find(key).direct}
+    rules = _chosen(model, found, rule)
+    direct = any(find(key).direct for key in rules.values())
     if direct and not (_sequential(model) and example_input is not None):
         raise ValueError("rule 'dfa' wires hidden layers to the logits: it needs an nn.Sequential model and example_input")
-    new = {found[name]: _with_rule(found[name], key, generator) for name, key in rules.items()}
-    model = _replace(model, new)
+    shared: dict[tuple[int, str], Tensor] = {}
+    for name, key in rules.items():
+        layer = found[name]
+        layer.__class__ = LAYERS[type(layer)]  # in its place: what refers to the layer still does
+        layer.attach_feedback(key, generator)
+        if find(key).store == "parameter":
+            layer.feedback = shared.setdefault((id(layer.weight), key), layer.feedback)
     if not direct:
         return model
     network = Network(*_flatten(model), example_input=example_input, generator=generator)
     network.training = model.training
     return network
+
+
+def _chosen(model: nn.Module, found: dict[str, nn.Module], rule: str | Mapping[str, str]) -> dict[str, str]:
+    """The rule of each layer that gets one, in the model's order, which decides what the generator draws for whom."""
+    rules = dict.fromkeys(found, rule) if isinstance(rule, str) else rule
+    unknown = sorted(set(rules) - set(found))
+    if unknown:
+        raise ValueError(f"rule names layers {unknown} that are not among the model's: {', '.join(found)}")
+    modules = dict(model.named_modules())
+    lazy = [name for name, m in modules.items() if isinstance(m, LazyModuleMixin) and m.has_uninitialized_params()]
+    if lazy:
+        raise ValueError(f"model must have its sizes: run a batch through its lazy layers first ({', '.join(lazy)})")
+    if not rules:
+        raise ValueError("model has no nn.Linear, nn.Conv2d or layer of asym to convert, or rule names none")
+    if any(isinstance(module, DirectFeedback) for module in modules.values()):
+        raise ValueError("model is wired for direct feedback already: convert the one that it came from")
+    kept = [name for name, module in modules.items() if isinstance(module, tuple(LAYERS)) and is_parametrized(module)]
+    if kept and isinstance(rule, str):
+        warnings.warn(f"parametrized layers stay as they are, parametrize after convert: {', '.join(kept)}", stacklevel=3)
+    return {name: rules[name] for name in found if name in rules}
 
 
 def _check(model, rule, generator, example_input) -> None:
@@ -62,23 +85,6 @@ def _check(model, rule, generator, example_input) -> None:
     expect_generator(generator)
     kind = type(example_input).__name__
     expect("example_input", kind, example_input is None or isinstance(example_input, Tensor), "a tensor or None")
-
-
-def _with_rule(layer: nn.Module, rule: str, generator: torch.Generator | None) -> nn.Module:
-    """The layer's namesake here, holding the very same weight and bias."""
-    new = LAYERS[type(layer)].__new__(LAYERS[type(layer)])
-    new.__dict__ = layer.__dict__
-    new.attach_feedback(rule, generator)
-    return new
-
-
-def _replace(model: nn.Module, new: dict[nn.Module, nn.Module]) -> nn.Module:
-    if model in new:
-        return new[model]
-    places = [(name, new[module]) for name, module in model.named_modules(remove_duplicate=False) if module in new]
-    for name, layer in places:
-        model.set_submodule(name, layer)
-    return model
 
 
 def _sequential(module: nn.Module) -> bool:

@@ -2,17 +2,32 @@
 
 Every operation here is bilinear in (x, W). The ordinary backward of op(x, F) therefore gives both quantities wanted: dx
 through F, and the true dW, which does not depend on the weight's value. First-order only: a second derivative would
-differentiate the asymmetric backward itself.
+differentiate the asymmetric backward itself, and autograd refuses it.
 """
+
+import functools
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from asym import gemm, shapes, untied
 
 Pair = tuple[int, int]
+
+
+def _once(backward: Callable) -> Callable:
+    """A backward whose own derivative autograd refuses; not where it is compiled, which is for one derivative alone."""
+    refusing = once_differentiable(backward)
+
+    @functools.wraps(backward)
+    def chosen(ctx, *errors):
+        return (backward if torch.compiler.is_compiling() else refusing)(ctx, *errors)
+
+    return chosen
 
 
 def _shared(dw: Tensor | None, needs_weight: bool, needs_feedback: bool) -> tuple[Tensor | None, Tensor | None]:
@@ -35,6 +50,7 @@ class _Linear(Function):
         ctx.save_for_backward(x, feedback)
 
     @staticmethod
+    @_once
     def backward(ctx, e):
         x, feedback = ctx.saved_tensors
         needs_x, needs_weight, needs_feedback = ctx.needs_input_grad
@@ -58,6 +74,7 @@ class _Conv2d(Function):
         ctx.save_for_backward(x, feedback)
 
     @staticmethod
+    @_once
     def backward(ctx, e):
         x, feedback = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry
@@ -67,6 +84,17 @@ class _Conv2d(Function):
             e, x, feedback, None, stride, padding, dilation, False, [0, 0], groups, mask
         )
         return dx, *_shared(dw, needs_weight, needs_feedback), None, None, None, None
+
+
+def _untied_backward(ctx, e):
+    x, feedback = ctx.saved_tensors
+    needs_x, needs_weight, needs_feedback = ctx.needs_input_grad[:3]
+    dx = untied.product("x", e, feedback, ctx.geometry) if needs_x else None
+    dw = untied.product("w", x, e, ctx.geometry) if needs_weight or needs_feedback else None
+    return dx, *_shared(dw, needs_weight, needs_feedback), None
+
+
+_untied_backward_once = _once(_untied_backward)
 
 
 class _UntiedConv2d(Function):
@@ -79,16 +107,12 @@ class _UntiedConv2d(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, weight, feedback, geometry = inputs
-        ctx.geometry = untied.Geometry(*geometry)
+        ctx.geometry, ctx.asymmetric = untied.Geometry(*geometry), feedback is not None
         ctx.save_for_backward(x, weight if feedback is None else feedback)
 
     @staticmethod
     def backward(ctx, e):
-        x, feedback = ctx.saved_tensors
-        needs_x, needs_weight, needs_feedback = ctx.needs_input_grad[:3]
-        dx = untied.product("x", e, feedback, ctx.geometry) if needs_x else None
-        dw = untied.product("w", x, e, ctx.geometry) if needs_weight or needs_feedback else None
-        return dx, *_shared(dw, needs_weight, needs_feedback), None
+        return _untied_backward_once(ctx, e) if ctx.asymmetric else _untied_backward(ctx, e)
 
 
 class _DirectFeedback(Function):
@@ -105,6 +129,7 @@ class _DirectFeedback(Function):
         ctx.save_for_backward(feedback)
 
     @staticmethod
+    @_once
     def backward(ctx, e):
         (feedback,) = ctx.saved_tensors
         if not ctx.channels_last:

@@ -5,6 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,12 @@ def processor() -> str:
     return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
 
 
+def apart(function: Callable[[], Any]) -> Any:
+    """The function's value, in a thread of its own: whatever transform or mode the caller is under, the function is not."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(function).result()
+
+
 @cache
 def _remembered() -> str:
     """The library measured to be the faster by this processor, torch and number of threads, kept in the user's cache."""
@@ -87,7 +94,7 @@ def _remembered() -> str:
         known = ""
     if known in LIBRARIES:
         return known
-    found = _measured()
+    found = apart(_measured)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(f".{os.getpid()}.part")
@@ -105,7 +112,7 @@ def _measured() -> str:
     """
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
         return "stock"
-    tensors = torch.ones(500, 1024), torch.ones(512, 1024), torch.ones(500, 512)
+    tensors = [torch.ones(*size, dtype=torch.float32, device="cpu") for size in ((500, 1024), (512, 1024), (500, 512))]
     times = [(_seconds(torch.nn.functional.linear, *tensors), _seconds(onednn_linear, *tensors)) for _ in range(12)]
     stock, onednn = (min(seconds) for seconds in zip(*times, strict=True))
     return "onednn" if onednn < 0.75 * stock else "stock"

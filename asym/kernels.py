@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from asym.gemm import constant
+from asym.gemm import apart, constant
 
 FORMS = ("auto", "compiled", "torch")
 SOURCE = Path(__file__).with_name("untied.cpp")
@@ -104,7 +104,7 @@ def load() -> ctypes.CDLL | str:
             getattr(library, f"untied_{name}").argtypes = [pointer, ctypes.c_int, pointer, pointer, pointer]
         library.untied_enlarge_pages.argtypes = [pointer, ctypes.c_size_t]
         library.untied_lay.argtypes = [pointer, pointer, ctypes.c_int, pointer, pointer, ctypes.c_int64]
-        _check(library)
+        apart(lambda: _check(library))
         return library
     except Unavailable as reason:
         warnings.warn(f"untied convolutions take up to twice as long, in torch alone: {reason}", RuntimeWarning, 2)

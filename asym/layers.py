@@ -52,25 +52,34 @@ class FeedbackLayer(nn.Module):
     `noise_shape`, that of one input with its padding, and `operate_padded(x, weight)` on such an input.
     """
 
-    rule: str
     wired = False  # whether a Network gives a layer with rule "dfa" the output's error
 
     def attach_feedback(self, rule: str, generator: torch.Generator | None = None) -> None:
-        """Gives the layer its rule, and a new B (drawn by the generator) where the rule has one; ValueError for what is none, and
-        for a weight that is not of real floating point or has no element."""
+        """Gives the layer its rule, and a new B (drawn by the generator) where the rule has one: a parameter, which an optimiser
+        must be given, where the rule moves it as the weight. ValueError for what is none, and for a weight that is not of real
+        floating point or has no element."""
         store = find(rule).store
         expect_generator(generator)
         shapes.floating(weight=self.weight)
         expect("weight", tuple(self.weight.shape), self.weight.numel() > 0, "of a shape that has elements")
         if "feedback" in self._parameters or "feedback" in self._buffers:
             del self.feedback  # of another rule
-        self.rule = rule
+        self._rule = rule
         feedback = None if store is None else torch.empty_like(self.weight, requires_grad=False)
         if store == "parameter":
             self.register_parameter("feedback", nn.Parameter(feedback))
         else:
             self.register_buffer("feedback", feedback)
         self.reset_feedback(generator)
+
+    @property
+    def rule(self) -> str:
+        """The feedback rule's key; `attach_feedback` gives the layer another."""
+        return self._rule
+
+    @rule.setter
+    def rule(self, value: str) -> None:
+        raise AttributeError(f"rule cannot be set alone: attach_feedback({value!r}) also makes the B that it needs")
 
     @property
     def scale(self) -> float:
@@ -85,7 +94,7 @@ class FeedbackLayer(nn.Module):
     def reset_parameters(self) -> None:
         """Draws W and the bias as torch does, and B too, from torch's global generator."""
         self._reset_weight()
-        if "rule" in vars(self):  # after it was attached
+        if "_rule" in vars(self):  # after it was attached
             self.reset_feedback()
 
     def _reset_weight(self) -> None:
@@ -97,8 +106,10 @@ class FeedbackLayer(nn.Module):
             self.glorot_(self.feedback, generator)
 
     def feedback_path(self) -> Tensor | None:
-        """The tensor F that the backward pass uses in W's place; None where the layer uses W itself."""
-        return find(self.rule).path(self.weight, self.feedback, self.scale)
+        """The tensor F that the backward pass uses in W's place; None where the layer uses W itself. A learned B gets no gradient
+        while its weight is frozen, so that both stand still."""
+        path = find(self.rule).path(self.weight, self.feedback, self.scale)
+        return path if path is None or self.weight.requires_grad else path.detach()
 
     @torch.no_grad()
     def mirror_feedback(self, generator: torch.Generator | None = None, rate: float = MIRROR_RATE) -> None:

@@ -1,6 +1,7 @@
 """Conversion: a torch model gets a rule and keeps everything else."""
 
 import copy
+import warnings
 
 import pytest
 import reference
@@ -239,3 +240,74 @@ def test_a_model_that_is_wired_for_direct_feedback_is_not_wired_again():
     once = asym.convert(sequential(), "dfa", example_input=images())
     with pytest.raises(ValueError, match="wired for direct feedback already"):
         asym.convert(once, "fa")
+
+
+class Listed(nn.Module):
+    """Reaches its layers by a list of its own too."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 5), nn.Linear(5, 3)
+        self.order = [self.a, self.b]
+
+    def forward(self, x):
+        for layer in self.order:
+            x = torch.tanh(layer(x))
+        return x
+
+
+def test_a_layer_is_converted_wherever_the_model_refers_to_it():
+    model = Listed()
+    new = asym.convert(model, "fa")
+    assert [type(layer) for layer in (*new.order, *model.order)] == [asym.Linear] * 2 + [nn.Linear] * 2
+    x = torch.randn(2, 4)
+    new(x).sum().backward(), model(x).sum().backward()
+    assert not torch.allclose(new.a.weight.grad, model.a.weight.grad)
+    compiled = asym.convert(torch.compile(nn.Linear(4, 5), backend="eager"), "fa")
+    assert type(compiled._orig_mod) is asym.Linear and compiled._orig_mod.rule == "fa"
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        return self.b(torch.tanh(self.a(x)))
+
+
+@pytest.mark.parametrize("rule", ["shared_update", "fa"])
+def test_a_weight_that_layers_share_has_one_b_that_moves_with_it(rule):
+    new = asym.convert(Tied(), rule)
+    assert new.a.weight is new.b.weight and (new.a.feedback is new.b.feedback) == (rule == "shared_update")
+    if rule == "fa":
+        return
+    before = (new.a.weight - new.a.feedback).detach()
+    optimizer = torch.optim.SGD(new.parameters(), 0.05)
+    for _ in range(20):
+        optimizer.zero_grad()
+        x = torch.randn(8, 6)
+        (new(x) - x).square().mean().backward()
+        optimizer.step()
+    torch.testing.assert_close((new.a.weight - new.a.feedback).detach(), before, rtol=0, atol=1e-6)
+
+
+def test_the_order_of_a_dictionary_decides_nothing():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    one, other = (
+        asym.convert(model, dict.fromkeys(names, "fa"), generator=torch.Generator().manual_seed(1)) for names in ("01", "10")
+    )
+    assert all(torch.equal(a.feedback, b.feedback) for a, b in zip(one, other, strict=True))
+
+
+def test_lazy_layers_are_refused_and_parametrized_ones_named():
+    with pytest.raises(ValueError, match=r"run a batch through its lazy layers first \(1\)"):
+        asym.convert(nn.Sequential(nn.Linear(4, 4), nn.LazyLinear(3)), "fa")
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), nn.Linear(4, 4))
+    with pytest.warns(UserWarning, match="parametrized layers stay as they are, parametrize after convert: 0$"):
+        new = asym.convert(model, "fa")
+    assert [hasattr(layer, "feedback") for layer in new] == [False, True]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asym.convert(model, {"1": "fa"})

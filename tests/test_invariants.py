@@ -315,3 +315,50 @@ def test_a_layer_taught_directly_outside_a_network_tells_that_it_stops_the_error
         network = Network(lower, nn.Tanh(), upper, example_input=torch.zeros(1, 4))
         network(torch.randn(2, 4)).sum().backward()
     assert lower.weight.grad.any()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("rule", LEARNED)
+def test_a_learned_feedback_stands_still_with_its_frozen_weight(rule, when):
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    if when == "before":
+        model[2].requires_grad_(False)
+    net = asym.convert(model, rule)
+    net[2].weight.requires_grad_(False)
+    before = net[2].feedback.detach().clone()
+    optimizer = torch.optim.AdamW(net.parameters(), 0.1, weight_decay=0.1)
+    for freeze in (True, False):
+        net[2].weight.requires_grad_(not freeze)
+        optimizer.zero_grad()
+        net(torch.randn(8, 4)).pow(2).mean().backward()
+        optimizer.step()
+        assert torch.equal(net[2].feedback, before) == freeze  # and moves again with it
+    assert not asym.convert(model.requires_grad_(False), rule).requires_grad_(False)(torch.randn(2, 4)).requires_grad
+
+
+def test_a_rule_cannot_be_set_alone():
+    layer = asym.Linear(4, 5)
+    with pytest.raises(AttributeError, match=r"rule cannot be set alone: attach_feedback\('fa'\) also makes the B"):
+        layer.rule = "fa"
+    assert layer.rule == "bp" and layer.feedback is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_second_derivative_of_what_is_asymmetric_is_refused(kind):
+    """It would be neither the derivative of the update nor the Hessian."""
+    shape = (3, 4) if kind == "linear" else (3, 2, 5, 5)
+    for rule in ("fa", "shared_update", "usf", "bp"):
+        layer = KINDS[kind](rule=rule)
+        x = torch.randn(shape, requires_grad=True)
+        (g,) = torch.autograd.grad(layer(x).tanh().sum(), layer.weight, create_graph=True)
+        if rule == "bp":
+            assert torch.autograd.grad(g.square().sum(), layer.weight)[0].any()
+            continue
+        with pytest.raises(RuntimeError, match="used in the graph"):  # g is a function of nothing
+            torch.autograd.grad(g.square().sum(), layer.weight, retain_graph=True)
+        with pytest.raises(RuntimeError, match="differentiate twice"):
+            g.square().sum().backward()
+    logits, hidden = torch.randn(2, 3, requires_grad=True), torch.randn(2, 4, requires_grad=True)
+    (g,) = torch.autograd.grad(asym.DirectFeedback(4, 3)(logits, hidden).square().sum(), hidden, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        g.sum().backward()

@@ -347,3 +347,42 @@ def test_importing_the_package_does_not_import_torchs_compiler():
     says = "import sys, asym; print('torch._dynamo' in sys.modules, 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", says], capture_output=True, text=True, check=True).stdout == "False False\n"
     assert vars(gemm.constant(lambda: 0)) == vars(torch.compiler.assume_constant_result(lambda: 0)) != {}
+
+
+FIRST = """
+import sys, torch, asym
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+torch.set_num_threads(1)
+untied, linear = asym.UntiedConv2d(16, 16, 3, 16, padding=1, rule="fa"), asym.Linear(6, 5, rule="fa")
+x, flat = torch.randn(2, 16, 16, 16), torch.randn(4, 6)
+if sys.argv[1] == "vmap":
+    torch.vmap(torch.func.grad(lambda x: untied(x).sum()))(x)
+elif sys.argv[1] == "export":
+    torch.export.export(untied, (x,))
+    assert len(torch.export.export(linear, (flat,)).graph.nodes) < 20
+elif sys.argv[1] == "fake":
+    with FakeTensorMode():
+        asym.UntiedConv2d(16, 16, 3, 16, rule="fa")(torch.randn(2, 16, 16, 16))
+elif sys.argv[1] == "device":
+    with torch.device("meta"):
+        untied(x)
+elif sys.argv[1] == "dtype":
+    torch.set_default_dtype(torch.float64)
+    linear(flat), untied(x)
+elif sys.argv[1] == "flops":
+    with FlopCounterMode(display=False) as counter:
+        linear(flat)
+    assert counter.get_total_flops() <= 2 * 4 * 6 * 5, counter.get_total_flops()
+print("sound")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["vmap", "export", "fake", "device", "dtype", "flops"])
+def test_what_is_measured_and_built_at_first_use_is_out_of_the_callers_mode(mode, tmp_path):
+    """In a fresh process with an empty cache, the first call of all under a transform, a mode or another default."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ASYM_")}
+    command = [sys.executable, "-c", FIRST, mode]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment | {"XDG_CACHE_HOME": str(tmp_path)})
+    assert (done.returncode, done.stdout) == (0, "sound\n"), done.stderr[-2000:]
