@@ -99,7 +99,7 @@ class Page:
         for entry in judged.to_dict("records"):
             name = entry["claim"]
             glue(**{name: claims.told(entry), f"{name}_signed": claims.told(entry, "+")})
-            glue(**{f"{name}_original": f"{entry['original']:+.1f}"} if entry["original"] == entry["original"] else {})
+            glue(**{f"{name}_original": f"{entry['original']:.1f}"} if entry["original"] == entry["original"] else {})
         glue(**{f"{self.question}_verdict": claims.verdict(judged), f"{self.question}_summary": claims.summary(judged)})
         return judged
 

@@ -137,7 +137,8 @@ def test_every_glued_number_is_an_entry_of_the_register(path):
     question = QUESTIONS[path.stem]
     known = {claim.id for claim in question.claims}
     names = {name for cell in cells(path, "markdown") for name in re.findall(r"\{glue:text\}`([^`]*?)(?::[^:`]*)?`", cell.source)}
-    assert names and names <= known | {f"{id}_signed" for id in known} | {f"{path.stem}_verdict", f"{path.stem}_summary"}
+    forms = {f"{id}_{form}" for id in known for form in ("signed", "original")}
+    assert names and names <= known | forms | {f"{path.stem}_verdict", f"{path.stem}_summary"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

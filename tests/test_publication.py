@@ -152,7 +152,7 @@ def test_of_nothing_published_the_plan_is_shown():
 @pytest.mark.parametrize("level", publication.LEVELS)
 def test_what_is_whole_is_shown_at_its_level(level):
     there = shown("depth", records("depth", level))
-    assert there.levels == {"table 4": level, "sweep": level}
+    assert there.levels == {"table 4": level, "shallow": level, "sweep": level}
     assert sorted(there.cells, key=str) == sorted(cells("depth", load(level)), key=str)
     assert {cell.config.hash: run.config for cell, run in there.found} == {c.config.hash: c.config for c in there.cells}
 
@@ -160,8 +160,12 @@ def test_what_is_whole_is_shown_at_its_level(level):
 def test_each_part_is_shown_at_the_largest_level_of_which_there_is_a_whole_seed():
     library = records("depth", "quick") | records("depth", "cpu", ["table 4"], seeds=[0])
     there = shown("depth", library)
-    assert there.levels == {"table 4": "cpu", "sweep": "quick"}
-    assert {(cell.part, cell.config.dataset) for cell, _ in there.found} == {("table 4", "cifar10"), ("sweep", "fashion_mnist")}
+    assert there.levels == {"table 4": "cpu", "shallow": "quick", "sweep": "quick"}
+    assert {(cell.part, cell.config.dataset) for cell, _ in there.found} == {
+        ("table 4", "cifar10"),
+        ("shallow", "fashion_mnist"),
+        ("sweep", "fashion_mnist"),
+    }
     assert sum(cell.part == "table 4" for cell, _ in there.found) == 14
     assert sum(cell.part == "table 4" for cell in there.cells) == 14 * len(
         load("cpu").seeds

@@ -77,17 +77,17 @@ def test_every_version_taken_as_equal_has_its_reason():
 
 def test_the_build_names_the_pages_whose_runs_are_stale(tmp_path):
     fresh, old, unasked = (
-        [record(cell.config) for cell in cells(name, load("quick"))] for name in ("dense", "depth", "b_updates")
+        [record(cell.config) for cell in cells(name, load("quick"))] for name in ("dense", "untied_feedback", "b_updates")
     )
     for run in fresh + unasked:
         run.provenance["code"] = versions.current()
     unasked.append(replace(record(CONFIG), provenance=fresh[0].provenance))
-    for name, runs in (("dense", fresh), ("depth", old), ("b_updates", unasked)):
+    for name, runs in (("dense", fresh), ("untied_feedback", old), ("b_updates", unasked)):
         publication.publish(runs, tmp_path / name / publication.FILE)
     done = CliRunner().invoke(app, ["stale", "--figures", str(tmp_path)])
     lines = done.stdout.splitlines()
     assert done.exit_code == 1 and not any(line.startswith("dense") for line in lines)
-    assert f"depth: stale, {len(old)} of its runs were made by other code ({16 * '0'})" in lines
+    assert f"untied_feedback: stale, {len(old)} of its runs were made by other code ({16 * '0'})" in lines
     assert "b_updates: stale, 1 of its runs are of configs that no preset asks for" in lines
     assert lines[-1].endswith(f"of {len(QUESTIONS) + 1} pages are stale")
 
