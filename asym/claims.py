@@ -12,13 +12,8 @@ from asym.tables import original, points
 
 HOLDS, CONTRADICTED, OPEN, UNTESTED = "holds", "contradicted", "not settled", "not yet tested"
 SCALE = {"points": 100, "%": 100, "°": 180}  # an interval as wide tells nothing
-RERUN = {
-    "points": 5.0,
-    "%": 35.0,
-    "°": 15.0,
-    "runs": 0.35,
-    "": 0.5,
-}  # what a rerun may add to the interval: other processors, other chaos
+# what a rerun may add to the interval: other processors, other chaos
+RERUN = {"points": 5.0, "%": 35.0, "°": 15.0, "runs": 0.35, "": 0.5}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,13 @@ from asym.measures import MEASURES
 from asym.results import COLUMNS, Record
 
 RUN = ["part", "network", "loss", "activation", "optimizer", "seed"]  # what tells one run of a question from another
-DATA = ("dataset", "subset", "test_subset", "validation", "batch")
-WORDS = ("{}", "first {} images", "{} tested", "{} held out", "batch {}")  # of DATA
+DATA = {  # what a run is trained and tested on: the config's fields, and how they are said
+    "dataset": "{}",
+    "subset": "first {} images",
+    "test_subset": "{} tested",
+    "validation": "{} held out",
+    "batch": "batch {}",
+}
 
 
 def frame(found: Iterable[tuple[Cell, Record]]) -> pd.DataFrame:
@@ -58,9 +63,7 @@ def names(cell: Cell, record: Record) -> dict[str, Any]:
         "clipped": "by norm" if config.clip_norm else "by value" if config.clip_value else "",
         "bound": config.clip_norm or config.clip_value or math.nan,
         "dataset": config.dataset,
-        "data": ", ".join(
-            word.format(getattr(config, name)) for name, word in zip(DATA, WORDS, strict=True) if getattr(config, name)
-        ),
+        "data": ", ".join(words.format(value) for name, words in DATA.items() if (value := getattr(config, name))),
         "seed": config.seed,
         "epochs": config.epochs,
         "plan_epochs": plan.epochs,

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from asym.atomic import whole
+
 LIBRARIES = ("stock", "onednn")
 
 
@@ -96,10 +98,8 @@ def _remembered() -> str:
         return known
     found = apart(_measured)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}.part")
-        part.write_text(found)
-        part.replace(file)  # whole or not at all
+        with whole(file) as part:
+            part.write_text(found)
     except OSError:
         pass  # a cache that cannot be written costs a measurement a process
     return found

@@ -122,8 +122,8 @@ def _made_by(config: Config, device: str) -> dict[str, str | int]:
 
 
 def _record(history: History, told: dict[str, str | int | float]) -> Record:
-    data = {"data_fingerprint": history.data_fingerprint, "data_note": history.data_note}
-    return Record(history.config, history.epochs, history.diverged, told | data)
+    of_data = {"data_fingerprint": history.data_fingerprint, "data_note": history.data_note}
+    return Record(history.config, history.epochs, history.diverged, told | of_data)
 
 
 def estimate(configs: Iterable[Config], records: Iterable[Record], rate: float | None = RATE) -> float:

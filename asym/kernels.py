@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from asym.atomic import whole
 from asym.gemm import apart, constant
 
 FORMS = ("auto", "compiled", "torch")
@@ -58,16 +59,6 @@ def _run(command: Sequence[str]) -> str:
     return done.stdout
 
 
-def _compile(command: Sequence[str], file: Path) -> None:
-    """Under another name first: a file of that name is always whole."""
-    part = file.with_suffix(f".{os.getpid()}.part")
-    try:
-        _run([*command, str(part)])
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def build() -> Path:
     """The library's file in the user's cache, compiled if it is not there; one process compiles, others wait for it."""
     import platformdirs  # here, because most runs need none of these
@@ -85,7 +76,8 @@ def build() -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(file.with_suffix(".lock"), timeout=PATIENCE):
                 if not file.exists():
-                    _compile([*command, str(SOURCE), "-o"], file)
+                    with whole(file) as part:
+                        _run([*command, str(SOURCE), "-o", str(part)])
     except (OSError, Timeout) as error:
         raise Unavailable(f"the cache folder cannot be used ({error})") from error
     return file

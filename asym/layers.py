@@ -62,7 +62,7 @@ class FeedbackLayer(nn.Module):
         expect_generator(generator)
         shapes.floating(weight=self.weight)
         expect("weight", tuple(self.weight.shape), self.weight.numel() > 0, "of a shape that has elements")
-        if "feedback" in self._parameters or "feedback" in self._buffers:
+        if hasattr(self, "feedback"):
             del self.feedback  # of another rule
         self._rule = rule
         feedback = None if store is None else torch.empty_like(self.weight, requires_grad=False)

@@ -48,14 +48,14 @@ def claims() -> Iterator[Claim]:
         for network, shallow in (("DDR1", "DSR1"), ("DDR2", "DSR2")):
             deep_cost = accuracy(PART, network, loss=loss, epoch=100) - accuracy(PART, "DD0", loss=loss, epoch=100)
             cost = accuracy(SHALLOW, shallow, loss=loss, epoch=100) - accuracy(SHALLOW, "DS0", loss=loss, epoch=100)
-            theirs = [printed("table 2", name, loss=loss) for name in (shallow, "DS0")]
-            theirs += [printed(PART, name, 100, loss=loss) for name in (network, "DD0")]
+            their_deep_cost = printed(PART, network, 100, loss=loss) - printed(PART, "DD0", 100, loss=loss)
+            their_cost = printed("table 2", shallow, loss=loss) - printed("table 2", "DS0", loss=loss)
             yield Claim(
                 id=f"depth-deeper-{network.removeprefix('DD')}-{loss}",
                 sentence=f"{words}, random feedback costs {network} more than {shallow}, each beside backpropagation on its own "
                 "net after 100 epochs.",
                 quantity=deep_cost - cost,
-                published=theirs[2] - theirs[3] - (theirs[0] - theirs[1]),
+                published=their_deep_cost - their_cost,
                 most=0,
             )
         for count, layers in RANDOM.items():

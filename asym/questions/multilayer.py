@@ -44,9 +44,7 @@ def claims() -> Iterator[Claim]:
                 quantity=accuracy(part, f"{prefix}R4") - accuracy(part, f"{prefix}R1"),
                 most=0,
             )
-        for name in networks(part):
-            if name == f"{prefix}0":
-                continue
+        for name in networks(part)[1:]:
             yield Claim(
                 id=f"multilayer-{slug}-{name}",
                 sentence=f"In {words}, {name} ends this far from {prefix}0.",
