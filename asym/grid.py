@@ -108,10 +108,11 @@ def perform_task(
 
 def _made_by(config: Config, device: str) -> dict[str, str | int]:
     """What decides a run's numbers beside its config and data."""
+    stock = "stock, convolutions in TF32" if device.startswith("cuda") and torch.backends.cudnn.allow_tf32 else "stock"
     return {
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else gemm.processor(),
         "threads": torch.get_num_threads(),
-        "matrix_products": gemm.library() if device == "cpu" else "stock",
+        "matrix_products": gemm.library() if device == "cpu" else stock,
         "untied_products": kernels.untied() if device == "cpu" and config.net == "poggio_untied" else "",
         "code": versions.current(),
         "asym": asym.__version__,

@@ -19,7 +19,7 @@ MEASURES = (
     "drift",
     "idle",
 )
-PIECE = 2**16  # elements
+PIECE = 2**16  # elements, on a CPU
 NAN = float("nan")
 
 
@@ -29,7 +29,8 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
     Through the chord of the unit vectors, 2 arcsin(|u - v| / 2): exact near 0, where arccos is not.
     """
     norms = [torch.linalg.vector_norm(t, dtype=torch.float64) for t in (a, b)]
-    pieces = zip(*(t.flatten().split(PIECE) for t in (a, b)), strict=True)  # which fit in a processor's cache as float64
+    piece = PIECE if a.device.type == "cpu" else max(1, a.numel())
+    pieces = zip(*(t.flatten().split(piece) for t in (a, b)), strict=True)  # which fit in a processor's cache as float64
     squares = [(u / norms[0]).sub_(v / norms[1]).square_().sum() for u, v in ((u.double(), v.double()) for u, v in pieces)]
     chord = torch.stack(squares).sum().sqrt().clamp(max=2)
     return torch.rad2deg(2 * torch.asin(chord / 2))

@@ -12,6 +12,7 @@ from asym import data
 from asym.checkpoint import Checkpoint
 from asym.config import Config
 from asym.layers import between_steps
+from asym.recorded import Recorded
 from asym.train import History, Trainer, flushed_denormals, follow, optimizer, trainers
 
 
@@ -47,7 +48,10 @@ class Stack:
             self.optimizer.load_state_dict(first.optimizer.state_dict())
         for trainer in trainers:
             trainer.optimizer = self.optimizer  # which moves them all
-        self.step = vmap(grad(self._loss, has_aux=True))
+        self.gradients = vmap(grad(self._loss, has_aux=True))
+        self.recorded = Recorded(first.device)
+        self.loss_sums = torch.zeros(len(trainers), dtype=torch.float64, device=first.device)  # of an epoch's batches
+        self.correct = torch.zeros(len(trainers), dtype=torch.int64, device=first.device)
 
     def _loss(self, weights: dict[str, Tensor], others: dict[str, Tensor], images: Tensor, labels: Tensor) -> Any:
         """One seed's loss; beside it the loss again, and how many answers are right."""
@@ -59,33 +63,34 @@ class Stack:
     def epoch(self) -> list[tuple[float, float]]:
         """One pass of every seed through the training set in its own order: what `Trainer.epoch` gives, a seed."""
         self.net.train()
-        dataset, device = self.trainers[0].dataset, self.trainers[0].device
-        n, batch = len(dataset.train_labels), self.config.batch
-        orders = [data.batches(n, batch, trainer.order) for trainer in self.trainers]
-        losses, correct, steps = torch.zeros(len(orders), dtype=torch.float64, device=device), 0, 0
-        for indices in zip(*orders, strict=True):
-            index = torch.stack(indices).to(device)  # S, N
-            labels = dataset.train_labels[index]
-            images = self.trainers[0].images(dataset.train_images[index.flatten()]).unflatten(0, index.shape)
-            loss, right = self._step(images, labels)
-            losses, correct, steps = losses + loss, correct + right, steps + 1
-        shares = zip((losses / steps).tolist(), (correct / (steps * batch)).tolist(), strict=True)
-        return list(shares)
+        self.loss_sums.zero_(), self.correct.zero_()
+        n, batch = len(self.trainers[0].dataset.train_labels), self.config.batch
+        orders = [torch.stack([*data.batches(n, batch, trainer.order)]) for trainer in self.trainers]
+        for index in torch.stack(orders, 1).to(self.trainers[0].device):  # S, N
+            self.recorded(self._step, index)
+            for trainer in self.trainers:
+                between_steps(trainer.net, trainer.between)
+        steps = n // batch
+        return list(zip((self.loss_sums / steps).tolist(), (self.correct / (steps * batch)).tolist(), strict=True))
 
-    def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _step(self, index: Tensor) -> None:
+        """One step of every seed on its training images, index (S, N)."""
+        dataset = self.trainers[0].dataset
+        labels = dataset.train_labels[index]
+        images = self.trainers[0].images(dataset.train_images[index.flatten()]).unflatten(0, index.shape)
         weights = {name: self.tensors[name] for name in self.weights}
         others = {name: tensor for name, tensor in self.tensors.items() if name not in weights}
-        gradients, (loss, right) = self.step(weights, others, images, labels)
+        gradients, (losses, right) = self.gradients(weights, others, images, labels)
         self._regulate(gradients)
         for name in self.weights:
             self.tensors[name].grad = gradients[name]
         for weight, feedback in self.learned.items():
             self.tensors[feedback].grad = gradients[weight].clone()
         self.optimizer.step()
-        self._clip_weights()
         for trainer in self.trainers:
-            between_steps(trainer.net, trainer.between)
-        return loss, right
+            trainer.clip_weights()
+        self.loss_sums += losses
+        self.correct += right
 
     def _regulate(self, gradients: dict[str, Tensor]) -> None:
         """As `Trainer` does it, the norm a seed."""
@@ -100,10 +105,6 @@ class Stack:
             scale = (config.clip_norm / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1)
             for gradient in gradients.values():
                 gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)))
-
-    def _clip_weights(self) -> None:
-        for trainer in self.trainers:
-            trainer.clip_weights()
 
 
 def train(

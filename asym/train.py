@@ -18,6 +18,7 @@ from asym.config import Config
 from asym.layers import between_steps
 from asym.measures import Probe
 from asym.network import Network
+from asym.recorded import Recorded
 from asym.rules import find
 
 NESTEROV_MOMENTUM = 0.9
@@ -100,6 +101,9 @@ class Trainer:
         self.optimizer = optimizer(config, [*self.weights, *self.learned.values()])
         for feedback in self.learned.values():
             feedback.requires_grad_(False)  # its gradient is its weight's: no second one is made
+        self.recorded = Recorded(self.device, recordable(config))
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)  # of an epoch's batches
+        self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
         self.order = nets.stream(config.seed, "order")
         self.between = nets.stream(config.seed, "between steps")
         probe = config.batch if config.net == "dense" else min(config.batch, CONV_PROBE)
@@ -124,18 +128,13 @@ class Trainer:
     def epoch(self) -> tuple[float, float]:
         """One pass over the training set; the mean loss and the accuracy of its batches, each before its step."""
         self.net.train()
-        loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        correct, steps = torch.zeros((), dtype=torch.int64, device=self.device), 0
-        for index in data.batches(len(self.dataset.train_labels), self.config.batch, self.order):
-            index = index.to(self.device)
-            labels = self.dataset.train_labels.index_select(0, index)
-            logits = self._logits(self.images(self.dataset.train_images.index_select(0, index)))
-            loss = self.criterion(logits, labels)
-            self._step(loss)
-            loss_sum += loss.detach()
-            correct += (logits.argmax(1) == labels).sum()
-            steps += 1
-        return loss_sum.item() / steps, correct.item() / (steps * self.config.batch)
+        self.loss_sum.zero_(), self.correct.zero_()
+        n, batch = len(self.dataset.train_labels), self.config.batch
+        for index in torch.stack([*data.batches(n, batch, self.order)]).to(self.device):
+            self.recorded(self._step, index)
+            between_steps(self.net, self.between)
+        steps = n // batch
+        return self.loss_sum.item() / steps, self.correct.item() / (steps * batch)
 
     def accuracies(self) -> dict[str, float]:
         """test_accuracy, and validation_accuracy where images were held out: the fraction that the net gets right."""
@@ -160,13 +159,18 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             return self.net(images).float()
 
-    def _step(self, loss: Tensor) -> None:
+    def _step(self, index: Tensor) -> None:
+        """One step on the training images of the index."""
+        labels = self.dataset.train_labels.index_select(0, index)
+        logits = self._logits(self.images(self.dataset.train_images.index_select(0, index)))
+        loss = self.criterion(logits, labels)
         self.optimizer.zero_grad()
         loss.backward()
         self._regulate()
         self.optimizer.step()
         self.clip_weights()
-        between_steps(self.net, self.between)
+        self.loss_sum += loss.detach()
+        self.correct += (logits.argmax(1) == labels).sum()
 
     @torch.no_grad()
     def _regulate(self) -> None:
@@ -333,10 +337,16 @@ def _state(trainers: Sequence[Trainer], histories: Sequence[History]) -> dict[st
     }
 
 
+def recordable(config: Config) -> bool:
+    """Whether a step of the config's can be recorded: the masks of dropout are drawn anew by each."""
+    return not config.dropout
+
+
 def optimizer(config: Config, parameters: list[Tensor]) -> torch.optim.Optimizer:
     if config.optimizer == "adam":
-        fused = parameters[0].device.type in ("cpu", "cuda")
-        return torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay, fused=fused)
+        device = parameters[0].device.type
+        options = {"fused": device in ("cpu", "cuda"), "capturable": device == "cuda"}  # the latter to be recorded
+        return torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay, **options)
     nesterov = config.optimizer == "nesterov"
     momentum = NESTEROV_MOMENTUM if nesterov else 0
     return torch.optim.SGD(parameters, config.lr, momentum=momentum, nesterov=nesterov, weight_decay=config.weight_decay)

@@ -26,6 +26,7 @@ DECIDING = (
     "measures.py",
     "nets.py",
     "network.py",
+    "recorded.py",
     "rules.py",
     "shapes.py",
     "stacked.py",

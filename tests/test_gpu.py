@@ -6,12 +6,16 @@ import pytest
 import reference
 import torch
 
+from asym import data
 from asym.config import Config, last
+from asym.recorded import Recorded
 from asym.rules import RULES
-from asym.train import train
+from asym.train import Trainer, train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 RUN = Config(subset=300, test_subset=100, hidden=(12, 10), rules=last("fa", 2, 3), batch=50, epochs=2)
+POGGIO = Config(subset=200, test_subset=40, net="poggio", rules=last("fa", 4, 5), batch=20)
+UNTIED = replace(POGGIO, net="poggio_untied")
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +49,23 @@ def test_a_short_run_ends_where_it_ends_on_the_cpu(rule):
     for a, b in zip(ours.epochs[1:], theirs.epochs[1:], strict=True):
         assert b["train_loss"] == pytest.approx(a["train_loss"], rel=2e-3)
         assert b["test_accuracy"] == pytest.approx(a["test_accuracy"], abs=0.021)  # two images of the hundred
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "nesterov"])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("net", [RUN, POGGIO, UNTIED], ids=lambda config: config.net)
+def test_a_recorded_step_does_what_the_step_does(net, rule, optimizer):
+    decay = 0.1 if RULES[rule].needs_decay else 0.0
+    config = replace(net, rules=last(rule, len(net.rules) - 1, len(net.rules)), weight_decay=decay)
+    if optimizer == "nesterov":
+        config = replace(config, optimizer=optimizer, lr=0.01, clip_norm=1.0, clip_weight=0.5)
+    found = []
+    for recorded in (False, True):
+        trainer = Trainer(config, data.load(config.dataset, device="cuda"), "cuda")
+        trainer.recorded = Recorded(trainer.device, recorded)
+        found.append([(trainer.epoch(), trainer.accuracies(), trainer.probe.measure()) for _ in range(2)])
+        assert (trainer.recorded._graph is not None) == recorded
+    assert repr(found[0]) == repr(found[1])
 
 
 def test_two_runs_are_the_same_to_the_last_bit():

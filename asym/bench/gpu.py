@@ -1,0 +1,61 @@
+"""What a step costs on a GPU: launched kernel by kernel, recorded, and with several seeds in one program."""
+
+import time
+from dataclasses import replace
+from statistics import median
+
+import torch
+
+from asym import data
+from asym.bench import peers
+from asym.config import Config
+from asym.recorded import Recorded
+from asym.stacked import Stack
+from asym.train import Trainer
+
+NETS = {
+    "dense": Config(dataset="cifar10", hidden=peers.HIDDEN, rules=("bp", *["fa"] * len(peers.HIDDEN))),
+    "poggio": Config(dataset="cifar10", net="poggio", rules=("bp", *["fa"] * 4)),
+    "poggio_untied": Config(dataset="cifar10", net="poggio_untied", rules=("bp", *["fa"] * 4)),
+}
+FORMS = (  # net, precision, seeds in one program, recorded
+    ("dense", "fp32", 1, False),
+    ("dense", "fp32", 1, True),
+    ("dense", "fp32", 3, True),
+    ("dense", "fp32", 5, True),
+    ("poggio", "fp32", 1, False),
+    ("poggio", "fp32", 1, True),
+    ("poggio", "bf16", 1, True),
+    ("poggio", "fp32", 3, True),
+    ("poggio_untied", "fp32", 1, True),
+    ("poggio_untied", "bf16", 1, True),
+)
+STEPS, ROUNDS = 100, 3  # an epoch's at batch 500; epochs timed, after one that is not
+
+
+def measure(net: str, precision: str, seeds: int, recorded: bool, dataset: data.Dataset, device: str = "cuda") -> dict:
+    """A form's medians over epochs: milliseconds a step, and seconds for accuracies and measures after an epoch, each a seed;
+    and the most memory that it took (GiB)."""
+    torch.cuda.reset_peak_memory_stats(device)
+    configs = [replace(NETS[net], precision=precision, seed=seed) for seed in range(seeds)]
+    trainers = [Trainer(config, dataset, device) for config in configs]
+    learner = Stack(trainers) if seeds > 1 else trainers[0]
+    learner.recorded = Recorded(torch.device(device), recorded)
+    epochs, ends = [], []
+    for _ in range(1 + ROUNDS):
+        start = time.perf_counter()
+        learner.epoch()
+        epochs.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        for trainer in trainers:
+            trainer.accuracies(), trainer.probe.measure()
+        ends.append(time.perf_counter() - start)
+    return {
+        "net": net,
+        "precision": precision,
+        "seeds": seeds,
+        "recorded": recorded,
+        "ms_a_step": 1000 * median(epochs[1:]) / STEPS / seeds,
+        "s_an_end": median(ends[1:]) / seeds,
+        "gib": torch.cuda.max_memory_allocated(device) / 2**30,
+    }
