@@ -22,7 +22,7 @@ from asym.recorded import Recorded
 from asym.rules import find
 
 NESTEROV_MOMENTUM = 0.9
-TEST_BATCH = 1000
+TEST_BATCH, GPU_TEST_BATCH = 1000, 2500
 GENERATORS = ("order", "between")  # a trainer's
 CONV_PROBE = 100  # images; the angles of a conv net on a whole batch cost as much as several steps
 
@@ -145,7 +145,8 @@ class Trainer:
         """The fraction of the images that the net gets right; NaN if a logit is not finite."""
         self.net.eval()
         correct = torch.zeros((), dtype=torch.float64, device=self.device)
-        for x, y in zip(images.split(TEST_BATCH), labels.split(TEST_BATCH), strict=True):
+        size = TEST_BATCH if self.device.type == "cpu" else GPU_TEST_BATCH
+        for x, y in zip(images.split(size), labels.split(size), strict=True):
             logits = self._logits(self.images(x))
             right = (logits.argmax(1) == y).sum()
             correct += torch.where(logits.isfinite().all(), right, math.nan)
