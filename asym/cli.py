@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from asym import bench, cost, gemm, grid, kernels, presets, publication, questions, tables, verify, versions
 from asym.atomic import whole
-from asym.bench import precision
+from asym.bench import gpu, precision
+from asym.checks import expect, expect_device
 from asym.config import Config
 from asym.data import DataError
 from asym.results import Record, Store
@@ -214,9 +215,12 @@ def check(
 def timings(
     quick: Annotated[bool, typer.Option("--quick", help="Under a minute: fewer rounds, without the slowest peers.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Where to write all that was measured.")] = None,
+    device: Annotated[str, typer.Option(help="cpu; or cuda, cuda:1 ...: what a step costs there, in its forms.")] = "cpu",
 ) -> None:
     """Time the layers beside stock torch, BioTorch and JAX (where installed) and beside what this machine can do at most; exit 1
     on a missed goal."""
+    if device != "cpu":
+        return _on_gpu(device, json_file)
     report = bench.measure(quick)
     if json_file:
         json_file.write_text(json.dumps(report, indent=1) + "\n")
@@ -233,6 +237,19 @@ def timings(
     judged = Counter(row["verdict"] for row in report["goals"])
     console.print(f"{judged['met']} of {judged['met'] + judged['missed']} goals met, {judged['not measured']} not measured")
     raise typer.Exit(1 if judged["missed"] else 0)
+
+
+def _on_gpu(device: str, json_file: Path | None) -> None:
+    try:
+        expect_device(device)
+        expect("device", device, device.startswith("cuda"), "cpu or a CUDA device")
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    report = gpu.report(device)
+    if json_file:
+        json_file.write_text(json.dumps(report, indent=1) + "\n")
+    console.print(report["machine"])
+    console.print(pd.DataFrame(report["forms"]).to_string(index=False))
 
 
 @app.command("memory")

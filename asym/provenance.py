@@ -49,10 +49,10 @@ def told(found: Found, shown: Shown) -> list[str]:
     if not found:
         return ["computed while the page is made"]
     records = list({record.config.hash: record for _, record in found}.values())
-    levels = dict.fromkeys(shown.levels[cell.part] for cell, _ in found)
+    levels = dict.fromkeys(shown.level(cell) for cell, _ in found)
     minutes = sum(record.provenance["seconds"] for record in records) / 60
     return [
-        f"{len(records)} runs of the preset {', '.join(levels)}",
+        f"{len(records)} runs of the preset{'s' * (len(levels) > 1)} {' and '.join(levels)}",
         f"seeds {_seeds(records)}",
         f"{minutes:.0f} minutes",
         _devices(records),
@@ -93,16 +93,23 @@ def _key(cell: Cell, record: Record, told: list[str]) -> tuple:
 
 
 def _coverage(shown: Shown) -> list[str]:
-    """Of each part: which preset is shown, how many of its runs there are, and their epochs."""
+    """Of each part: which presets are shown, how many of their runs there are, and these runs' epochs."""
     told = []
-    for part, level in shown.levels.items():
-        found = [record for cell, record in shown.found if cell.part == part]
-        asked = sum(cell.part == part for cell in shown.cells)
-        epochs = sorted({record.config.epochs for record in found})
-        span = f", {' to '.join(map(str, dict.fromkeys((epochs[0], epochs[-1]))))} epochs" if epochs else ""
-        half = ", in bf16" if any(record.config.precision == "bf16" for record in found) else ""
-        told.append(f"{part}: {level}, {len(found)} of {asked} runs{span}{half}" if level else f"{part}: not run")
+    for part, of_part in shown.levels.items():
+        asked = [(shown.level(cell), cell) for cell in shown.cells if cell.part == part]
+        spans = [
+            _span(level, shown, part, sum(name == level for name, _ in asked)) for level in dict.fromkeys(n for n, _ in asked)
+        ]
+        told.append(f"{part}: {'; '.join(spans)}" if of_part else f"{part}: not run")
     return told
+
+
+def _span(level: str, shown: Shown, part: str, asked: int) -> str:
+    found = [record for cell, record in shown.found if cell.part == part and shown.level(cell) == level]
+    epochs = sorted({record.config.epochs for record in found})
+    span = f", {' to '.join(map(str, dict.fromkeys((epochs[0], epochs[-1]))))} epochs" if epochs else ""
+    half = ", in bf16" if any(record.config.precision == "bf16" for record in found) else ""
+    return f"{level}, {len(found)} of {asked} runs{span}{half}"
 
 
 def _seeds(records: Iterable[Record]) -> str:

@@ -1,9 +1,10 @@
 """Published runs: one Parquet file a question, and which of them a page shows."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -113,15 +114,21 @@ def _asked() -> set[str]:
 @dataclass(frozen=True)
 class Shown:
     """What there is of a question: its cells with the level each part is shown at ("" where nothing of it is published),
-    and those cells that have a run, with it."""
+    those cells that have a run, with it, and the runs that are shown at a larger level than their part."""
 
     levels: dict[str, str]
     cells: list[Cell]
     found: list[tuple[Cell, Record]]
+    longer: dict[Config, str] = field(default_factory=dict)
+
+    def level(self, cell: Cell) -> str:
+        """The level that a cell is shown at."""
+        return self.longer.get(cell.config, self.levels[cell.part])
 
 
 def shown(question: str, records: dict[str, Record], levels: Iterable[str] = LEVELS) -> Shown:
-    """Of each part of a question, the largest level of which at least one whole seed is published.
+    """Of each part of a question, the largest level of which at least one whole seed is published; and of single nets of it the
+    longer runs of a larger level on the same data, the first epochs of which are those of the shorter ones.
 
     A part of which nothing is published keeps the cells of its plan, so that the gap is seen.
     """
@@ -137,9 +144,38 @@ def shown(question: str, records: dict[str, Record], levels: Iterable[str] = LEV
             if _a_whole_seed(theirs, ours) and (not found or _same(ours, found)):
                 level, wanted, found = candidate, theirs, ours
         result.levels[part] = level
+        for larger in list(plan)[list(plan).index(level) + 1 :] if level else ():
+            longer = _longer(wanted, plan[larger].get(part, []), records)
+            if longer:
+                result.longer.update({cell.config: larger for cell in longer})
+                wanted = _in_place(wanted, longer)
+                found = [(cell, records[cell.config.hash]) for cell in wanted if cell.config.hash in records]
         result.cells.extend(wanted)
         result.found.extend(found)
     return result
+
+
+def _longer(wanted: list[Cell], theirs: list[Cell], records: dict[str, Record]) -> list[Cell]:
+    """The cells of a larger level that train nets of the wanted ones for longer, of each net that has such a run."""
+    epochs = {_but_for_length(cell): cell.config.epochs for cell in wanted}
+    longer = [cell for cell in theirs if cell.config.epochs > epochs.get(_but_for_length(cell), math.inf)]
+    run = {_but_for_length(cell) for cell in longer if cell.config.hash in records}
+    return [cell for cell in longer if _but_for_length(cell) in run]
+
+
+def _in_place(wanted: list[Cell], longer: list[Cell]) -> list[Cell]:
+    """The cells with the longer ones where the others of their nets were."""
+    of_net: dict[tuple[str, Config], list[Cell]] = {}
+    for cell in longer:
+        of_net.setdefault(_but_for_length(cell), []).append(cell)
+    nets = dict.fromkeys(map(_but_for_length, wanted))
+    kept = {net: of_net.get(net) or [cell for cell in wanted if _but_for_length(cell) == net] for net in nets}
+    return [cell for cells_of_net in kept.values() for cell in cells_of_net]
+
+
+def _but_for_length(cell: Cell) -> tuple[str, Config]:
+    """What the runs of a net have in common, whatever their seeds and epochs."""
+    return cell.network, replace(cell.config, seed=0, epochs=1)
 
 
 def _by_part(wanted: list[Cell]) -> dict[str, list[Cell]]:

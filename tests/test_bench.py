@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,11 +11,12 @@ from made import record as made_up
 from typer.testing import CliRunner
 
 from asym import bench, cli, nets, presets
-from asym.bench import forms, goals, peers, precision, roofline
+from asym.bench import forms, goals, gpu, page, peers, precision, roofline
 from asym.bench.goals import MET, MISSED, UNMEASURED, Goal
 from asym.layers import UntiedConv2d
 from asym.publication import published
 
+ROOT = Path(__file__).parent.parent
 GOAL = Goal("group", "ours / theirs", "ours", "theirs", 0.5)
 
 
@@ -159,3 +161,25 @@ def test_the_precision_command_trains_publishes_and_prints(monkeypatch, tmp_path
     assert code == 0 and "table 2, DSR2" in out
     found = published(tmp_path / "performance/runs.parquet")
     assert found and {record.config.precision for record in found} == {"bf16"}
+
+
+def test_the_stored_report_of_a_gpu_is_of_every_net_it_tells_and_shown_whole():
+    report = page.load_gpu(ROOT / "figures" / "performance")
+    facts = page.gpu_facts(report)
+    assert facts["stacked"] < facts["recorded"] < facts["eager"]
+    table = page.show_gpu(report)
+    assert len(table.rows) == len(report["forms"]) <= len(gpu.FORMS)
+    assert {(f["net"], f["precision"], f["seeds"], f["recorded"]) for f in report["forms"]} <= set(gpu.FORMS)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_form_is_timed_on_a_gpu():
+    (form,) = gpu.report("cuda", gpu.FORMS[1:2])["forms"]
+    assert form["ms_a_step"] > 0 and form["gib"] > 0
+
+
+@pytest.mark.parametrize("device", ["nowhere", "meta"])
+def test_a_gpu_that_is_none_is_refused(device):
+    ended = CliRunner().invoke(cli.app, ["bench", "--device", device])
+    assert ended.exit_code == 2 and "device" in ended.output

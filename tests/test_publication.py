@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from made import record
 
-from asym import grid, presets, publication
+from asym import grid, presets, provenance, publication
 from asym.config import Config
 from asym.presets import load
 from asym.publication import homes, library, publish, published, shown
@@ -187,6 +187,22 @@ def test_the_same_runs_are_called_by_the_smaller_of_two_levels():
     assert shown("dense", records("dense", "cpu")).levels == {"table 2": "cpu"}
     more = shown("dense", records("dense", "cpu") | records("dense", "paper", seeds=[3]))
     assert more.levels == {"table 2": "paper"} and len(more.found) == 40
+
+
+def test_single_nets_are_shown_at_the_larger_level_that_trained_them_for_longer_on_the_same_data():
+    longer = [cell for cell in cells("conv_dense_head", load("paper")) if (cell.part, cell.network) == ("table 6", "PGR1")]
+    longer = {cell.config.hash: record(cell.config, every=100) for cell in longer if cell.config.loss == "ce"}
+    one = dict(list(longer.items())[:1])
+    there = shown("conv_dense_head", records("conv_dense_head", "cpu") | one)
+    assert there.levels == {"table 6": "cpu", "table 7": "cpu", "table 6t": "cpu"}
+    levels = {(cell.network, there.level(cell), cell.config.epochs) for cell in there.cells if cell.part == "table 6"}
+    assert levels == {(n, *(("paper", 300) if n == "PGR1" else ("cpu", 5))) for n in ("PG0", "PGR1", "PGR2", "PGR1-U", "PGR2-U")}
+    assert [cell.config.seed for cell, _ in there.found if there.level(cell) == "paper"] == [0]  # the others are a gap
+    assert sum(there.level(cell) == "paper" for cell in there.cells) == 3
+    told = [line for line in provenance._coverage(there) if line.startswith("table 6:")]
+    assert told == ["table 6: cpu, 12 of 12 runs, 5 epochs; paper, 1 of 3 runs, 300 epochs"]
+    quick = shown("conv_dense_head", records("conv_dense_head", "quick") | longer)  # of other data: not to be compared
+    assert {quick.level(cell) for cell in quick.cells if cell.part == "table 6"} == {"quick"} and not quick.longer
 
 
 def test_a_part_that_no_published_level_runs_keeps_the_cells_of_its_plan():

@@ -19,7 +19,9 @@ DEVICES = [
     pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]),
 ]
 DENSE = Config(subset=300, test_subset=100, hidden=(12, 10), rules=last("fa", 2, 3), batch=50, epochs=2)
-POGGIO = Config(subset=40, test_subset=40, net="poggio", rules=last("fa", 4, 5), batch=20)
+POGGIO = Config(
+    subset=40, test_subset=40, net="poggio", rules=last("fa", 4, 5), batch=20, optimizer="sgd", lr=0.01
+)  # lets rounding be
 CASES = {
     **{rule: {"rules": last(rule, 2, 3), "weight_decay": 0.1 if RULES[rule].needs_decay else 0.0} for rule in RULES},
     "mixed rules": {"rules": ("bp", "shared_update", "fa")},

@@ -1,12 +1,15 @@
 """What a step costs on a GPU: launched kernel by kernel, recorded, and with several seeds in one program."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 from statistics import median
 
 import torch
+from tqdm import tqdm
 
-from asym import data
+from asym import data, grid
 from asym.bench import peers
 from asym.config import Config
 from asym.recorded import Recorded
@@ -30,10 +33,24 @@ FORMS = (  # net, precision, seeds in one program, recorded
     ("poggio_untied", "fp32", 1, True),
     ("poggio_untied", "bf16", 1, True),
 )
-STEPS, ROUNDS = 100, 3  # an epoch's at batch 500; epochs timed, after one that is not
+STEPS, ROUNDS, TESTED = 100, 3, 10_000  # an epoch's at batch 500; epochs timed, after one that is not; test images
 
 
-def measure(net: str, precision: str, seeds: int, recorded: bool, dataset: data.Dataset, device: str = "cuda") -> dict:
+def report(device: str, forms: Iterable[tuple] = FORMS) -> dict:
+    """The machine and every form's measurements, ready for JSON; on random images of CIFAR-10's size."""
+    images = peers.images(500, STEPS)
+    images = replace(images, test_images=images.train_images[:TESTED], test_labels=images.train_labels[:TESTED]).to(device)
+    machine = {
+        "gpu": torch.cuda.get_device_name(device),
+        "torch": str(torch.__version__),
+        "convolutions": "TF32" if torch.backends.cudnn.allow_tf32 else "fp32",
+        "commit": grid.commit(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    return {"machine": machine, "forms": [measure(*form, images, device) for form in tqdm(forms, unit="form", disable=None)]}
+
+
+def measure(net: str, precision: str, seeds: int, recorded: bool, dataset: data.Dataset, device: str) -> dict:
     """A form's medians over epochs: milliseconds a step, and seconds for accuracies and measures after an epoch, each a seed;
     and the most memory that it took (GiB)."""
     torch.cuda.reset_peak_memory_stats(device)

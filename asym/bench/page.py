@@ -11,12 +11,24 @@ from asym.bench import precision
 from asym.bench.goals import MET, MISSED
 from asym.numbered import Numbered
 
-FILE = "bench.json"
+FILE, GPU_FILE = "bench.json", "gpu.json"
 
 
 def load(folder: Path) -> dict:
     """The stored report of `asym bench --json`."""
     return json.loads((folder / FILE).read_text())
+
+
+def load_gpu(folder: Path) -> dict:
+    """The stored report of `asym bench --device cuda --json`."""
+    return json.loads((folder / GPU_FILE).read_text())
+
+
+def gpu_facts(report: dict) -> dict[str, str | float]:
+    """What the prose names: the machine, and a dense step's milliseconds in three forms."""
+    dense = {(form["seeds"], form["recorded"]): form["ms_a_step"] for form in report["forms"] if form["net"] == "dense"}
+    machine = report["machine"] | {"commit": report["machine"]["commit"][:8]}
+    return machine | {"eager": dense[1, False], "recorded": dense[1, True], "stacked": dense[5, True]}
 
 
 def facts(report: dict) -> dict[str, str | float]:
@@ -76,6 +88,24 @@ def origin(report: dict) -> HTML:
     known = facts(report)
     words = (f"{known['threads']} threads", known["processor"], known["date"], f"commit {known['commit']}")
     return provenance.origin("roofline", "performance", words, command="make bench")
+
+
+def show_gpu(report: dict) -> Numbered:
+    """Every form of a step on a GPU."""
+    rows = [
+        {
+            "net": form["net"],
+            "precision": form["precision"],
+            "seeds in one program": form["seeds"],
+            "step": "recorded" if form["recorded"] else "kernel by kernel",
+            "ms a step and seed": f"{form['ms_a_step']:.2f}",
+            "s to look at it after an epoch": f"{form['s_an_end']:.3f}",
+            "GiB": f"{form['gib']:.2f}",
+        }
+        for form in report["forms"]
+    ]
+    caption = f"Feedback alignment at batch 500 on one {report['machine']['gpu']}: medians of three epochs of random images."
+    return _table(rows, "gpu", caption)
 
 
 def show_precision(figures: Path, preset: str = "cpu") -> Numbered | Markdown:
