@@ -117,8 +117,9 @@ def _seeds(records: Iterable[Record]) -> str:
 
 
 def _devices(records: Iterable[Record]) -> str:
-    known = {(record.provenance["device"], record.provenance["threads"]) for record in records}
-    return ", ".join(f"{device} ({threads} thread a run)" for device, threads in sorted(known))
+    told = [record.provenance for record in records]
+    known = {(p["device"], p["threads"], "".join(p.get("matrix_products", "").partition(",")[1:])) for p in told}
+    return ", ".join(f"{device} ({threads} thread a run{precision})" for device, threads, precision in sorted(known))
 
 
 def _data(record: Record) -> str:

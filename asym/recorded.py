@@ -28,10 +28,11 @@ class Recorded:
             return step(input)
         self._calls += 1
         if self._calls <= FIRST:
-            self._stream.wait_stream(torch.cuda.current_stream())
+            callers = torch.cuda.current_stream(self._stream.device)
+            self._stream.wait_stream(callers)
             with torch.cuda.stream(self._stream):
                 step(input)
-            torch.cuda.current_stream().wait_stream(self._stream)
+            callers.wait_stream(self._stream)
             return None
         if self._graph is None:
             self._input, self._graph = input.clone(), torch.cuda.CUDAGraph()
