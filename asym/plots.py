@@ -39,6 +39,7 @@ VARIANTS = ((0.0, "-"), (0.3, "--"), (-0.4, ":"), (0.15, "-."))
 NEUTRAL = "0.25"  # the colour of what has no rule
 UNTESTED_STYLE = {"mfc": "white", "alpha": 0.45}  # of what ran too few seeds, or not the planned data and epochs
 PANEL_NAMES = {"ce": "cross entropy", "hinge": "hinge loss", "sgd": "SGD", "adam": "Adam", "nesterov": "Nesterov momentum"}
+BANDED = 3  # seeds that a band needs: the interval of two is 13 times as wide as they are apart, and hides all else
 BOUNDS = SHARES_AND_ANGLES | {"accuracy": (0, 100)}  # in %
 MEASURE_NAMES = {
     "weight_angle": "weight angle (°)",
@@ -83,15 +84,16 @@ def styles(rows: pd.DataFrame, line: str) -> dict[str, dict]:
 
 
 def _summary(rows: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
-    """Mean and half-width of the interval over seeds."""
-    found = rows.dropna(subset=value).groupby(by, sort=False)[value].apply(lambda v: pd.Series(interval(v), ["mean", "half"]))
-    return found.unstack().reset_index() if len(found) else pd.DataFrame(columns=[*by, "mean", "half"])
+    """Mean and half-width of the interval over seeds, and how many there are."""
+    names = ["mean", "half", "seeds"]
+    found = rows.dropna(subset=value).groupby(by, sort=False)[value].apply(lambda v: pd.Series([*interval(v), len(v)], names))
+    return found.unstack().reset_index() if len(found) else pd.DataFrame(columns=[*by, *names])
 
 
 def _band(ax: Axes, summary: pd.DataFrame, x: str, **style) -> None:
     summary = summary.sort_values(x)
     (line,) = ax.plot(summary[x], summary["mean"], **style)
-    half = summary["half"]  # NaN, and so no band, where one seed stands alone
+    half = summary["half"].where(summary["seeds"] >= BANDED)  # NaN is no band
     ax.fill_between(summary[x], summary["mean"] - half, summary["mean"] + half, color=line.get_color(), alpha=0.2, lw=0)
 
 

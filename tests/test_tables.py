@@ -397,6 +397,14 @@ def test_the_interval_is_drawn_around_the_mean(evidence):
     assert (end[:, 1].max(), end[end[:, 0] == 100, 1].min()) == pytest.approx((51 + half, 51 - half))
 
 
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_a_band_needs_three_seeds(seeds):
+    plan = cells("dense", load("cpu", seeds=list(range(seeds))))
+    runs = frame((cell, record(cell.config, 0.3 + 0.1 * cell.config.seed)) for cell in plan)
+    (band, *_) = plots.learning_curves(runs, tables.original("table 2")).axes[0].collections
+    assert (len(band.get_paths()) > 0) == (seeds == 3)
+
+
 def test_train_and_test_curves():
     plan = [cell("a", "DSR1", activation=a, epochs=4) for a in ("relu", "tanh")]
     left, right = plots.train_and_test(frame((c, record(c.config, 0.4)) for c in plan)).axes
