@@ -36,8 +36,8 @@ class Page:
     """One question's page: runs what its preset lacks, then shows the published runs, or its own.
 
     parameters: the notebook's globals() right after its parameter cell. preset "stored" trains nothing. shown: "published" shows
-    of each part the largest preset of which a whole seed is published, and single nets' longer runs (its own where nothing is),
-    "own" always its own.
+    of each part the largest preset of which a whole seed is published, and a table's single nets by longer runs (its own where
+    nothing is), "own" always its own.
     ValueError lists the allowed values, and the allowed parameters if there is one that is not.
     """
 

@@ -127,8 +127,9 @@ class Shown:
 
 
 def shown(question: str, records: dict[str, Record], levels: Iterable[str] = LEVELS) -> Shown:
-    """Of each part of a question, the largest level of which at least one whole seed is published; and of single nets of it the
-    longer runs of a larger level on the same data, the first epochs of which are those of the shorter ones.
+    """Of each part of a question, the largest level of which at least one whole seed is published; and of single nets of the
+    original's tables, which are read epoch by epoch, the longer runs of a larger level on the same data: their first epochs are
+    those of the shorter ones. A figure's part is of one length, since figures set last epochs side by side.
 
     A part of which nothing is published keeps the cells of its plan, so that the gap is seen.
     """
@@ -144,7 +145,7 @@ def shown(question: str, records: dict[str, Record], levels: Iterable[str] = LEV
             if _a_whole_seed(theirs, ours) and (not found or _same(ours, found)):
                 level, wanted, found = candidate, theirs, ours
         result.levels[part] = level
-        for larger in list(plan)[list(plan).index(level) + 1 :] if level else ():
+        for larger in list(plan)[list(plan).index(level) + 1 :] if level and part.startswith("table") else ():
             longer = _longer(wanted, plan[larger].get(part, []), records)
             if longer:
                 result.longer.update({cell.config: larger for cell in longer})

@@ -203,6 +203,7 @@ def test_single_nets_are_shown_at_the_larger_level_that_trained_them_for_longer_
     assert told == ["table 6: cpu, 12 of 12 runs, 5 epochs; paper, 1 of 3 runs, 300 epochs"]
     quick = shown("conv_dense_head", records("conv_dense_head", "quick") | longer)  # of other data: not to be compared
     assert {quick.level(cell) for cell in quick.cells if cell.part == "table 6"} == {"quick"} and not quick.longer
+    assert not shown("multilayer", records("multilayer", "cpu") | longer).longer  # a figure's part is of one length
 
 
 def test_a_part_that_no_published_level_runs_keeps_the_cells_of_its_plan():
