@@ -166,12 +166,10 @@ def _longer(wanted: list[Cell], theirs: list[Cell], records: dict[str, Record]) 
 
 def _in_place(wanted: list[Cell], longer: list[Cell]) -> list[Cell]:
     """The cells with the longer ones where the others of their nets were."""
-    of_net: dict[tuple[str, Config], list[Cell]] = {}
-    for cell in longer:
-        of_net.setdefault(_but_for_length(cell), []).append(cell)
-    nets = dict.fromkeys(map(_but_for_length, wanted))
-    kept = {net: of_net.get(net) or [cell for cell in wanted if _but_for_length(cell) == net] for net in nets}
-    return [cell for cells_of_net in kept.values() for cell in cells_of_net]
+    place = {net: index for index, net in enumerate(dict.fromkeys(map(_but_for_length, wanted)))}
+    replaced = set(map(_but_for_length, longer))
+    kept = [cell for cell in wanted if _but_for_length(cell) not in replaced]
+    return sorted([*kept, *longer], key=lambda cell: place[_but_for_length(cell)])
 
 
 def _but_for_length(cell: Cell) -> tuple[str, Config]:

@@ -101,7 +101,7 @@ class Trainer:
         self.optimizer = optimizer(config, [*self.weights, *self.learned.values()])
         for feedback in self.learned.values():
             feedback.requires_grad_(False)  # its gradient is its weight's: no second one is made
-        self.recorded = Recorded(self.device, recordable(config))
+        self.recorded = Recorded(self.device, recordable=not config.dropout)  # each of its steps draws new masks
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)  # of an epoch's batches
         self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
         self.order = nets.stream(config.seed, "order")
@@ -336,11 +336,6 @@ def _state(trainers: Sequence[Trainer], histories: Sequence[History]) -> dict[st
         "trainers": [trainer.state() for trainer in trainers],
         "histories": [(history.epochs, history.diverged) for history in histories],
     }
-
-
-def recordable(config: Config) -> bool:
-    """Whether a step of the config's can be recorded: the masks of dropout are drawn anew by each."""
-    return not config.dropout
 
 
 def optimizer(config: Config, parameters: list[Tensor]) -> torch.optim.Optimizer:

@@ -33,13 +33,17 @@ def _environment(**settings: str) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def trainer(net: str, rule: str, batch: int, precision: str = "fp32") -> Trainer:
-    """The trainer of a net on random images, BATCHES of them an epoch; a rule's first layer learns by bp."""
+def config(net: str, rule: str, batch: int, precision: str = "fp32") -> Config:
+    """A net under a rule; its first layer, which sends nothing back, learns by bp."""
     hidden = peers.HIDDEN if net == "dense" else ()
     layers = len(hidden) + 1 if hidden else 5
     rules = ("bp",) + (rule,) * (layers - 1)
-    config = Config(dataset="cifar10", net=net, hidden=hidden, rules=rules, batch=batch, precision=precision)
-    return Trainer(config, peers.images(batch, BATCHES[net]))
+    return Config(dataset="cifar10", net=net, hidden=hidden, rules=rules, batch=batch, precision=precision)
+
+
+def trainer(net: str, rule: str, batch: int, precision: str = "fp32") -> Trainer:
+    """The trainer of a net on random images, BATCHES of them an epoch."""
+    return Trainer(config(net, rule, batch, precision), peers.images(batch, BATCHES[net]))
 
 
 def _ours(net: str, rule: str, batch: int, precision: str = "fp32") -> Step:

@@ -10,17 +10,11 @@ import torch
 from tqdm import tqdm
 
 from asym import data, grid
-from asym.bench import peers
-from asym.config import Config
+from asym.bench import forms, peers
 from asym.recorded import Recorded
 from asym.stacked import Stack
 from asym.train import Trainer
 
-NETS = {
-    "dense": Config(dataset="cifar10", hidden=peers.HIDDEN, rules=("bp", *["fa"] * len(peers.HIDDEN))),
-    "poggio": Config(dataset="cifar10", net="poggio", rules=("bp", *["fa"] * 4)),
-    "poggio_untied": Config(dataset="cifar10", net="poggio_untied", rules=("bp", *["fa"] * 4)),
-}
 FORMS = (  # net, precision, seeds in one program, recorded
     ("dense", "fp32", 1, False),
     ("dense", "fp32", 1, True),
@@ -33,12 +27,12 @@ FORMS = (  # net, precision, seeds in one program, recorded
     ("poggio_untied", "fp32", 1, True),
     ("poggio_untied", "bf16", 1, True),
 )
-STEPS, ROUNDS, TESTED = 100, 3, 10_000  # an epoch's at batch 500; epochs timed, after one that is not; test images
+BATCH, STEPS, ROUNDS, TESTED = 500, 100, 3, 10_000  # an epoch has so many steps; epochs timed, after one that is not; test images
 
 
-def report(device: str, forms: Iterable[tuple] = FORMS) -> dict:
+def report(device: str, wanted: Iterable[tuple] = FORMS) -> dict:
     """The machine and every form's measurements, ready for JSON; on random images of CIFAR-10's size."""
-    images = peers.images(500, STEPS)
+    images = peers.images(BATCH, STEPS)
     images = replace(images, test_images=images.train_images[:TESTED], test_labels=images.train_labels[:TESTED]).to(device)
     machine = {
         "gpu": torch.cuda.get_device_name(device),
@@ -47,14 +41,14 @@ def report(device: str, forms: Iterable[tuple] = FORMS) -> dict:
         "commit": grid.commit(),
         "date": datetime.now(UTC).date().isoformat(),
     }
-    return {"machine": machine, "forms": [measure(*form, images, device) for form in tqdm(forms, unit="form", disable=None)]}
+    return {"machine": machine, "forms": [measure(*form, images, device) for form in tqdm(wanted, unit="form", disable=None)]}
 
 
 def measure(net: str, precision: str, seeds: int, recorded: bool, dataset: data.Dataset, device: str) -> dict:
     """A form's medians over epochs: milliseconds a step, and seconds for accuracies and measures after an epoch, each a seed;
     and the most memory that it took (GiB)."""
     torch.cuda.reset_peak_memory_stats(device)
-    configs = [replace(NETS[net], precision=precision, seed=seed) for seed in range(seeds)]
+    configs = [replace(forms.config(net, "fa", BATCH, precision), seed=seed) for seed in range(seeds)]
     trainers = [Trainer(config, dataset, device) for config in configs]
     learner = Stack(trainers) if seeds > 1 else trainers[0]
     learner.recorded = Recorded(torch.device(device), recorded)
