@@ -14,6 +14,7 @@ from asym.layers import Conv2d, DirectFeedback, Linear, UntiedConv2d
 from asym.network import Network
 from asym.rules import find
 
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # where torch keeps a module's
 LAYERS = {nn.Linear: Linear, nn.Conv2d: Conv2d} | {kind: kind for kind in (Linear, Conv2d, UntiedConv2d)}
 
 
@@ -31,8 +32,10 @@ def convert(
     subclass of torch's two (attention's projections among them, which torch calls without their forward; a warning names those
     that are parametrized). A layer used in several places stays one layer, and layers that share a weight share a B that moves
     with it. The first layer's B is never used if its input needs no gradient. "dfa" needs the whole path to the logits: the model
-    must be an nn.Sequential, the layer one of its steps, example_input a batch for it; an asym.network.Network comes back, whose
-    layers are steps.0, steps.1 and so on.
+    must be an nn.Sequential, the layer one of its steps (a nested nn.Sequential is undone unless it has hooks), example_input a
+    batch for it; an asym.network.Network comes back, whose layers are steps.0, steps.1 and so on.
+    A B that moves with its weight ("shared_update", "kp") takes no part in what the weight gets elsewhere, as from an embedding
+    that is tied to it: a warning names such modules.
     ValueError for what is no model, rule, generator or tensor, for an unknown rule or layer name, for a model without such
     layers, with one whose weights are not real floating numbers or with a lazy one that has no size yet, for dfa elsewhere or
     without example_input, and for a model that is wired for direct feedback already.
@@ -51,6 +54,7 @@ def convert(
         layer.attach_feedback(key, generator)
         if find(key).store == "parameter":
             layer.feedback = shared.setdefault((id(layer.weight), key), layer.feedback)
+    _warn_of_others(model, rules)
     if not direct:
         return model
     network = Network(*_flatten(model), example_input=example_input, generator=generator)
@@ -87,14 +91,28 @@ def _check(model, rule, generator, example_input) -> None:
     expect("example_input", kind, example_input is None or isinstance(example_input, Tensor), "a tensor or None")
 
 
+def _warn_of_others(model: nn.Module, rules: Mapping[str, str]) -> None:
+    """Names the modules that hold the weight of a B that moves with it, and do not move that B."""
+    moving = {id(model.get_submodule(name).weight): key for name, key in rules.items() if find(key).store == "parameter"}
+    others = [
+        name
+        for name, module in model.named_modules()
+        for parameter in module.parameters(recurse=False)
+        if id(parameter) in moving and rules.get(name) != moving[id(parameter)]
+    ]
+    if others:
+        warnings.warn(f"B takes no part in what its weight gets elsewhere: {', '.join(others)} share it", stacklevel=3)
+
+
 def _sequential(module: nn.Module) -> bool:
     """Whether calling the module is calling its children in turn, as a subclass with a forward of its own need not."""
     return type(module).forward is nn.Sequential.forward
 
 
-def _flatten(model: nn.Sequential) -> Iterator[nn.Module]:
-    for step in model:
-        if _sequential(step):
+def _flatten(module: nn.Module) -> Iterator[nn.Module]:
+    """The steps of nested nn.Sequential; one that has hooks is a step itself, since its own steps would not call them."""
+    if not _sequential(module) or any(getattr(module, hooks) for hooks in HOOKS):
+        yield module
+    else:
+        for step in module:
             yield from _flatten(step)
-        else:
-            yield step

@@ -2,7 +2,7 @@
 
 Every operation here is bilinear in (x, W). The ordinary backward of op(x, F) therefore gives both quantities wanted: dx
 through F, and the true dW, which does not depend on the weight's value. First-order only: a second derivative would
-differentiate the asymmetric backward itself, and autograd refuses it.
+differentiate the asymmetric backward itself, and is refused.
 """
 
 import functools
@@ -12,22 +12,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from asym import gemm, shapes, untied
 
 Pair = tuple[int, int]
 
 
+class _Once(Function):
+    """A gradient whose own derivative is refused, under torch.func too (where torch's once_differentiable gives zeros)."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(gradient):
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, e):
+        raise RuntimeError("trying to differentiate twice through a feedback path, which is no function's derivative")
+
+
 def _once(backward: Callable) -> Callable:
-    """A backward whose own derivative autograd refuses; not where it is compiled, which is for one derivative alone."""
-    refusing = once_differentiable(backward)
+    """A backward whose own derivative is refused; not where it is compiled, which is for one derivative alone."""
 
     @functools.wraps(backward)
-    def chosen(ctx, *errors):
-        return (backward if torch.compiler.is_compiling() else refusing)(ctx, *errors)
+    def refusing(ctx, *errors):
+        gradients = backward(ctx, *errors)
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return gradients
+        return tuple(gradient if gradient is None else _Once.apply(gradient) for gradient in gradients)
 
-    return chosen
+    return refusing
 
 
 def _shared(dw: Tensor | None, needs_weight: bool, needs_feedback: bool) -> tuple[Tensor | None, Tensor | None]:
@@ -38,6 +57,8 @@ def _shared(dw: Tensor | None, needs_weight: bool, needs_feedback: bool) -> tupl
 
 
 class _Linear(Function):
+    """x (N, I)."""
+
     generate_vmap_rule = True
 
     @staticmethod
@@ -57,7 +78,7 @@ class _Linear(Function):
         dx = gemm.linear(e, feedback.t()) if needs_x else None
         dw = None
         if needs_weight or needs_feedback:
-            dw = gemm.linear(e.reshape(-1, e.shape[-1]).t(), x.reshape(-1, x.shape[-1]).t())
+            dw = gemm.linear(e.t(), x.t())
         return dx, *_shared(dw, needs_weight, needs_feedback)
 
 
@@ -190,7 +211,8 @@ def linear(x: Tensor, weight: Tensor, feedback: Tensor | None, bias: Tensor | No
     if feedback is None:
         return gemm.linear(x, weight, bias)
     _match(weight, feedback)
-    y = _Linear.apply(*_autocast(x, weight, feedback))
+    x, weight, feedback = _autocast(x, weight, feedback)
+    y = gemm.by_rows(_Linear.apply, x, weight, feedback)
     return y if bias is None else y + bias.to(y.dtype)
 
 

@@ -141,5 +141,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     applies = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.numel() > 0
     if not applies or torch.is_autocast_enabled("cpu") or library() == "stock":
         return torch.nn.functional.linear(x, weight, bias)
-    y = _OnednnLinear.apply(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], weight.shape[0])
+    y = by_rows(_OnednnLinear.apply, x, weight)
     return y if bias is None else y + bias
+
+
+def by_rows(product: Callable[..., Tensor], x: Tensor, weight: Tensor, *others: Tensor) -> Tensor:
+    """A product of x (N, I) and weight (O, I) on x (..., I); of two axes as it is, since nothing in place could follow a view."""
+    if x.dim() == 2:
+        return product(x, weight, *others)
+    rows, width = x.shape[:-1], x.shape[-1]
+    return product(x.reshape(rows.numel(), width), weight, *others).reshape(*rows, weight.shape[0])

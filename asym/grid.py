@@ -88,7 +88,7 @@ def perform_task(
         torch.set_num_threads(threads)
     if library not in (None, gemm.library()):
         os.environ["ASYM_GEMM"] = os.environ.get("ASYM_GEMM") or library
-    started, clock = datetime.now(UTC), time.perf_counter()
+    started, clock, at = datetime.now(UTC), time.perf_counter(), commit()  # which may be another when the training ends
     made_by = _made_by(task[0], device)
     checkpoint = Checkpoint(keep, made_by) if keep is not None and keep.parent.is_dir() else None
     options = {"device": device, "on_epoch": lambda row: tell(task[0], len(task) * row["epoch"]), "checkpoint": checkpoint}
@@ -97,7 +97,7 @@ def perform_task(
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(((checkpoint.seconds if checkpoint else 0) + time.perf_counter() - clock) / len(task), 3),
         **made_by,
-        "commit": commit(),
+        "commit": at,
     }
     if len(task) > 1:
         told["stacked"] = len(task)  # and its seconds are a share

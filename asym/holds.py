@@ -45,10 +45,10 @@ class Holds:
 
     def take(self, config: Config) -> bool:
         """Holds the run unless another process does; whether this one does now. OSError where the file cannot be written."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)  # a worker keeps checkpoints only in a folder that is there
         if fcntl is None:
             return True
         if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab")
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(config))

@@ -158,7 +158,8 @@ def _empty(kind: str, first: Tensor, shape: Sequence[int]) -> Tensor:
     if kind == "w":
         return first.new_empty(oh * ow, c // groups * kh * kw, o)
     channels, *size = (o, oh, ow) if kind == "y" else (c, h, w)
-    return first.new_empty(first.shape[0], *size, channels).permute(0, 3, 1, 2)
+    shape = first.shape[0], channels, *size  # and no view of another: what is in place may follow
+    return torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=torch.channels_last)
 
 
 def multiply(library: ctypes.CDLL, kind: str, first: Tensor, second: Tensor, shape: Sequence[int]) -> Tensor:

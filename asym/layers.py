@@ -52,8 +52,6 @@ class FeedbackLayer(nn.Module):
     `noise_shape`, that of one input with its padding, and `operate_padded(x, weight)` on such an input.
     """
 
-    wired = False  # whether a Network gives a layer with rule "dfa" the output's error
-
     def attach_feedback(self, rule: str, generator: torch.Generator | None = None) -> None:
         """Gives the layer its rule, and a new B (drawn by the generator) where the rule has one: a parameter, which an optimiser
         must be given, where the rule moves it as the weight. ValueError for what is none, and for a weight that is not of real
@@ -105,11 +103,12 @@ class FeedbackLayer(nn.Module):
         if self.feedback is not None:
             self.glorot_(self.feedback, generator)
 
-    def feedback_path(self) -> Tensor | None:
+    def feedback_path(self, weight: Tensor | None = None) -> Tensor | None:
         """The tensor F that the backward pass uses in W's place; None where the layer uses W itself. A learned B gets no gradient
-        while its weight is frozen, so that both stand still."""
-        path = find(self.rule).path(self.weight, self.feedback, self.scale)
-        return path if path is None or self.weight.requires_grad else path.detach()
+        while its weight is frozen, so that both stand still. weight: the layer's, where it has been read already."""
+        weight = self.weight if weight is None else weight
+        path = find(self.rule).path(weight, self.feedback, self.scale)
+        return path if path is None or weight.requires_grad else path.detach()
 
     @torch.no_grad()
     def mirror_feedback(self, generator: torch.Generator | None = None, rate: float = MIRROR_RATE) -> None:
@@ -133,13 +132,14 @@ class FeedbackLayer(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         if find(self.rule).direct:
-            if not self.wired and input.requires_grad:
+            if input.requires_grad:
                 warnings.warn(
                     "a layer with rule 'dfa' sends no error back: unless a Network wires it, nothing below it learns",
                     stacklevel=2,
                 )
             input = input.detach()
-        return self.operate(input, self.weight, self.feedback_path(), self.bias)
+        weight = self.weight  # once: a parametrized one is computed anew whenever it is read
+        return self.operate(input, weight, self.feedback_path(weight), self.bias)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, rule={self.rule!r}"
@@ -290,7 +290,7 @@ class UntiedConv2d(FeedbackLayer):
 
     @property
     def fans(self) -> tuple[int, int]:
-        return self.weight.shape[1], self.out_channels * math.prod(self.kernel_size)
+        return math.prod(self._kernel_shape[1:]), self.out_channels * math.prod(self.kernel_size)
 
     def _reset_weight(self) -> None:
         """From U(-a, a) with a = 1 / sqrt(fan-in), as torch.nn.Conv2d does."""

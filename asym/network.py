@@ -37,7 +37,6 @@ class Network(nn.Module):
             for index, step in enumerate(self.steps):
                 if trainable and _direct(step):
                     sizes[str(index)] = x.shape[1:].numel()
-                    step.wired = True
                 trainable = trainable or any(True for _ in step.parameters())
                 x = copy.deepcopy(step).eval()(x)  # leaves batch statistics and random numbers alone
         for index, elements in sizes.items():
@@ -60,9 +59,10 @@ class Network(nn.Module):
         """x (N, ...) -> logits (N, K). A given trace list receives every weight layer's passage."""
         taught = []
         for index, step in enumerate(self.steps):
-            if str(index) in self.direct:
+            wired = str(index) in self.direct
+            if wired:
                 taught.append((self.direct[str(index)], x))
-            y = step(x)
+            y = step(x.detach() if wired else x)
             if trace is not None and isinstance(step, FeedbackLayer):
                 trace.append(Passage(step, x, y))
             x = y

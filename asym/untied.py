@@ -59,13 +59,15 @@ def product(kind: str, first: Tensor, second: Tensor, geometry: Geometry) -> Ten
 
 def _output(x: Tensor, weight: Tensor, g: Geometry) -> Tensor:
     x, weight = _padded_rows(x, g), _by_kernel_rows(weight, g)
-    pieces, y = [], None
+    result = y = None
     for i, rows, meets in g.pieces(x.device):
         factors = _windows(x[meets], g), weight[i, rows].flatten(0, 1)
         y = torch.baddbmm(y, *factors) if i else torch.bmm(*factors)
+        if result is None:  # channels last, and no view of another: what is in place may follow
+            result = y.new_empty_strided((x.shape[2], g.o, g.oh, g.ow), (g.oh * g.ow * g.o, 1, g.ow * g.o, g.o))
         if i == g.kh - 1:
-            pieces.append(y.unflatten(0, (-1, g.groups, g.ow)).permute(3, 0, 2, 1, 4).flatten(3))  # N, rows, W', O
-    return torch.cat(pieces, 1).permute(0, 3, 1, 2)
+            result[:, :, rows] = y.unflatten(0, (-1, g.groups, g.ow)).permute(3, 1, 4, 0, 2).flatten(1, 2)  # N, O, rows, W'
+    return result
 
 
 def _input_error(e: Tensor, weight: Tensor, g: Geometry) -> Tensor:

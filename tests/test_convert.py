@@ -114,6 +114,40 @@ def test_geometry_and_hooks_survive():
     assert torch.equal(new(x), model(x)) and len(called) == 2
 
 
+@pytest.mark.parametrize("rule", ["shared_update", "kp"])
+def test_a_learned_feedback_that_misses_gradients_of_its_weight_is_told(rule):
+    """Those that the weight gets as another module's; not of a module whose layer moves that B too."""
+    model = nn.ModuleDict(
+        {"embed": nn.Embedding(5, 4), "hidden": nn.Linear(4, 4), "head": nn.Linear(4, 5), "twin": nn.Linear(4, 5)}
+    )
+    model["head"].weight = model["twin"].weight = model["embed"].weight
+    with pytest.warns(UserWarning, match="B takes no part in what its weight gets elsewhere: embed share it"):
+        asym.convert(model, rule)
+    with pytest.warns(UserWarning, match="elsewhere: embed, twin share it"):
+        asym.convert(model, {"head": rule})
+    del model["embed"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asym.convert(model, rule)
+        asym.convert(model, {"head": "fa"})
+
+
+def test_direct_feedback_loses_no_hook():
+    """A container that has one is not undone: it stays a step, or is named where that cannot be."""
+    called = []
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.Tanh()), nn.Linear(4, 3))
+    model[1].register_forward_hook(lambda *_: called.append(0))
+    x = torch.randn(2, 4)
+    new = asym.convert(model, {"2": "dfa"}, example_input=x)
+    called.clear()
+    assert torch.equal(new(x), model(x)) and len(called) == 2
+    with pytest.raises(ValueError, match="a layer with rule 'dfa' must be a step of the network; got it inside one, as 1.0"):
+        asym.convert(model, "dfa", example_input=x)
+    model.register_forward_pre_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="got it inside one, as 0.2"):
+        asym.convert(model, {"2": "dfa"}, example_input=x)
+
+
 def test_a_layer_used_twice_stays_one_layer():
     layer = nn.Linear(4, 4)
     block = nn.Sequential(layer, nn.ReLU())

@@ -333,6 +333,15 @@ def test_where_there_are_no_locks_a_grid_says_so_and_goes_on(store, threads, mon
         assert grid.run([TINY], store, executor=threads) == grid.Outcome(1, 0, 0)
 
 
+@pytest.mark.parametrize("locks", [fcntl, None], ids=["locks", "as on Windows"])
+def test_the_first_run_of_a_new_store_has_its_checkpoint(store, threads, monkeypatch, locks):
+    kept = []
+    monkeypatch.setattr(holds, "fcntl", locks)
+    monkeypatch.setattr(grid, "Checkpoint", lambda *_: kept.append(0))
+    grid.run([TINY], store, executor=threads)
+    assert kept
+
+
 def test_a_suspended_worker_is_not_waited_for_when_its_run_is_given_up(store):
     """It cannot notice that its grid has ended: it is killed, and the grid's process could otherwise not end."""
 

@@ -462,6 +462,14 @@ def test_every_field_of_provenance_is_told(store):
     assert provenance["matrix_products"] in gemm.LIBRARIES
 
 
+def test_a_record_names_the_commit_that_its_code_was_read_at(monkeypatch):
+    """Though the checkout moves while it trains."""
+    at = ["before"]
+    monkeypatch.setattr(grid, "commit", lambda: at[-1])
+    monkeypatch.setattr(grid, "train", lambda *args, **options: at.append("after") or train.train(*args, **options))
+    assert grid.perform(GRID[0]).provenance["commit"] == "before"
+
+
 def test_grid_and_train_agree(undisturbed):
     rows = train.train(GRID[1]).epochs
     assert [row["test_accuracy"] for row in rows] == [row["test_accuracy"] for row in json.loads(undisturbed[GRID[1]])[1]]

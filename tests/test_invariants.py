@@ -1,16 +1,19 @@
 """Invariants: what training must keep, what it must move, and by how much."""
 
+import itertools
 import math
 import warnings
+from functools import partial
 
 import pytest
 import reference
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.func import grad, jacrev
 
 import asym
-from asym import nets
+from asym import gemm, nets
 from asym.config import last
 from asym.network import Network
 from asym.rules import RULES
@@ -315,6 +318,8 @@ def test_a_layer_taught_directly_outside_a_network_tells_that_it_stops_the_error
         network = Network(lower, nn.Tanh(), upper, example_input=torch.zeros(1, 4))
         network(torch.randn(2, 4)).sum().backward()
     assert lower.weight.grad.any()
+    with pytest.warns(UserWarning, match="sends no error back"):
+        nn.Sequential(*network.steps)(torch.randn(2, 4))
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -354,11 +359,59 @@ def test_a_second_derivative_of_what_is_asymmetric_is_refused(kind):
         if rule == "bp":
             assert torch.autograd.grad(g.square().sum(), layer.weight)[0].any()
             continue
-        with pytest.raises(RuntimeError, match="used in the graph"):  # g is a function of nothing
+        with pytest.raises(RuntimeError, match="differentiate twice"):
             torch.autograd.grad(g.square().sum(), layer.weight, retain_graph=True)
         with pytest.raises(RuntimeError, match="differentiate twice"):
             g.square().sum().backward()
+        for nested in (jacrev(jacrev(partial(_loss, layer))), grad(lambda x, layer=layer: grad(partial(_loss, layer))(x).sum())):
+            with pytest.raises(RuntimeError, match="differentiate twice"):
+                nested(x)
     logits, hidden = torch.randn(2, 3, requires_grad=True), torch.randn(2, 4, requires_grad=True)
     (g,) = torch.autograd.grad(asym.DirectFeedback(4, 3)(logits, hidden).square().sum(), hidden, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):
         g.sum().backward()
+    through = lambda hidden: asym.DirectFeedback(4, 3)(logits, hidden).square().sum()  # noqa: E731
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        grad(lambda hidden: grad(through)(hidden).sum())(hidden)
+
+
+def _loss(layer, x):
+    return layer(x).tanh().square().sum()
+
+
+@pytest.mark.parametrize("library", gemm.LIBRARIES)
+@pytest.mark.parametrize("form", ["torch", "compiled"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_follows_a_layer_may_be_in_place(kind, form, library, monkeypatch):
+    """By every way to multiply that this machine has."""
+    monkeypatch.setenv("ASYM_GEMM", library if hasattr(torch.ops.mkldnn, "_linear_pointwise") else "stock")
+    monkeypatch.setenv("ASYM_UNTIED", form)
+    shapes = [(4,), (3, 4), (2, 3, 4)] if kind == "linear" else [(2, 5, 5), (3, 2, 5, 5)]
+    for rule, bias, shape in itertools.product(("bp", "fa"), (True, False), shapes):
+        layer = KINDS[kind](rule=rule, bias=bias)
+        x = torch.randn(shape)
+        found = []
+        for inplace in (False, True):
+            layer.weight.grad = None
+            F.leaky_relu(layer(x), inplace=inplace).sum().backward()
+            found.append(layer.weight.grad)
+        assert torch.equal(*found) and found[0].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_parametrized_weight_is_read_once_a_forward(kind):
+    """So that a random one, as DropConnect's, goes forward and backward as the same."""
+
+    class Mask(nn.Module):
+        def forward(self, weight):
+            drawn.append(weight * torch.randint(2, weight.shape))
+            return drawn[-1]
+
+    for rule in RULES:
+        layer, drawn = KINDS[kind](rule=rule), []
+        torch.nn.utils.parametrize.register_parametrization(layer, "weight", Mask(), unsafe=True)
+        drawn.clear()
+        layer(torch.randn(3, 4) if kind == "linear" else torch.randn(3, 2, 5, 5))
+        assert len(drawn) == 1
+        if rule in ("usf", "frsf"):
+            assert torch.equal(layer.feedback_path(drawn[0]) == 0, drawn[0] == 0)
