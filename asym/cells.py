@@ -15,6 +15,7 @@ NETS = {
     "PG-Untie": {"net": "poggio_untied"},
 }
 LAYERS = {"DS": 3, "DD": 5, "PG": 5, "PG-Untie": 5}
+ALONE = "last layer alone"  # the part of the nets whose other layers stay as they are drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,12 @@ def table(part: str, networks: Sequence[str], losses: Sequence[str] = ("ce",), *
     """A table of networks in the original's order: for each loss, every network."""
     for loss, network in product(losses, networks):
         yield cell(part, network, loss=loss, **options)
+
+
+def alone(network: str, **options: Any) -> Cell:
+    """What a net reaches if its last layer learns alone: only what lies above it is owed to an error sent back."""
+    frozen = tuple(range(LAYERS[kind(network)] - 1))
+    return cell(ALONE, network, name=f"{network}, {ALONE}", frozen=frozen, **options)
 
 
 def with_shared(networks: Sequence[str]) -> list[str]:

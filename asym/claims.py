@@ -22,7 +22,8 @@ class Claim:
 
     published: the original's value, where its tables give one. The verdict: holds if the whole 95 % t interval over seeds lies
     within the bounds, contradicted if it lies outside, else not settled; not yet tested where fewer than 3 seeds ran the
-    planned data to the planned epoch. A sentence without bounds states a number, and has no verdict.
+    planned data to the planned epoch. A sentence without bounds states a number, and has no verdict. answers: whether the
+    original's answer says so; another sentence has its own verdict but no part in the question's.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Claim:
     least: float = -math.inf
     most: float = math.inf
     published: float = math.nan
+    answers: bool = True
 
     @property
     def bounded(self) -> bool:
@@ -57,6 +59,7 @@ class Claim:
             "least": self.least,
             "most": self.most,
             "tolerance": RERUN[self.quantity.unit] + (0 if math.isnan(half) else half),
+            "answers": self.answers,
             "verdict": "" if not self.bounded else self._verdict(mean, half) if tested else UNTESTED,
         }
 
@@ -124,15 +127,17 @@ def as_text(judged: pd.DataFrame) -> list[dict]:
 
 
 def verdict(judged: pd.DataFrame) -> str:
-    """The question's verdict from its tested claims: holds or contradicted (each "in part" where it is not all, and contradicted
-    only where none holds), or not settled; "so far" where some claims are not yet tested; not yet tested where none is."""
-    judged = judged.loc[judged["verdict"] != "", "verdict"]
+    """The question's verdict from those of the claims that the original's answer makes: holds or contradicted, "where settled" if
+    the others are not settled; holds in part if some hold and some are contradicted; not settled; "so far" where some are not yet
+    tested; not yet tested where none is."""
+    judged = judged.loc[(judged["verdict"] != "") & judged["answers"], "verdict"]
     tested = judged[judged != UNTESTED]
     if not len(tested):
         return UNTESTED
-    found = next((kind for kind in (HOLDS, CONTRADICTED) if (tested == kind).any()), OPEN)
-    part = "" if (tested == found).all() else " in part"
-    return f"{found}{part}" + ("" if len(tested) == len(judged) else " so far")
+    found = [kind for kind in (HOLDS, CONTRADICTED) if (tested == kind).any()]
+    settled = f"{HOLDS} in part" if len(found) == 2 else found[0] if found else OPEN
+    where = " where settled" if len(found) == 1 and (tested == OPEN).any() else ""
+    return f"{settled}{where}" + ("" if len(tested) == len(judged) else " so far")
 
 
 def summary(judged: pd.DataFrame) -> str:

@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from asym.cells import Cell
+from asym.cells import ALONE, Cell
 from asym.frames import at_epoch, frame, layer_frame
 from asym.results import Record
 
 TYPES = {"value": float, "whole": bool, "data": str, "epochs": str}
 EMPTY = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in TYPES.items()}, index=pd.Index([], name="seed"))
+JUMPS = 20  # epochs
 SHARES = ("idle", "sign_agreement")  # measures that are fractions, given in %
 
 
@@ -100,19 +101,29 @@ class Quantity:
 
         return Quantity(f"{self.text} - {other.text}", self.unit, horizon, at)
 
-    def scatter(self) -> Quantity:
-        """How far each seed lies from the mean over the seeds."""
-
-        def at(evidence: Evidence, epoch: int) -> pd.DataFrame:
-            values = self.at(evidence, epoch)
-            return values.assign(value=(values["value"] - values["value"].mean()).abs()) if len(values) > 1 else values.iloc[:0]
-
-        return Quantity(f"scatter of {self.text}", self.unit, self.horizon, at)
-
 
 def accuracy(part: str, network: str, *, epoch: int | None = None, column: str = "test_accuracy", **fields: str) -> Quantity:
     """An accuracy in % at an epoch (None: the plan's last); fields: loss, activation, optimizer, where the part has several."""
     return _read(part, network, epoch, column, fields, 100, "points")
+
+
+def alone(network: str, **fields: str) -> Quantity:
+    """The accuracy of a net whose last layer learns alone (`cells.alone`)."""
+    return accuracy(ALONE, f"{network}, {ALONE}", **fields)
+
+
+def jumps(part: str, network: str, **fields: str) -> Quantity:
+    """How much the test accuracy jumps from epoch to epoch at the end: its standard deviation over the last 20 epochs."""
+    end = accuracy(part, network, **fields)
+
+    def at(evidence: Evidence, epoch: int) -> pd.DataFrame:
+        rows = _rows(evidence, part, network, fields)
+        last = rows[rows["epoch"].between(max(1, epoch - JUMPS + 1), epoch)]
+        deviations = 100 * last.groupby("seed")["test_accuracy"].std()
+        values = end.at(evidence, epoch)
+        return values.assign(value=deviations.reindex(values.index)).dropna(subset="value")
+
+    return Quantity(f"standard deviation over {JUMPS} epochs of {end.text}", "points", end.horizon, at)
 
 
 def diverged(part: str, network: str, **fields: str) -> Quantity:
@@ -153,24 +164,26 @@ def chosen(part: str, networks: Sequence[str], **fields: str) -> Quantity:
     return Quantity(text, "points", lambda evidence: best(evidence).horizon(evidence), at)
 
 
+def _rows(evidence: Evidence, part: str, network: str, fields: dict) -> pd.DataFrame:
+    """The rows of one network, or of a layer of it."""
+    found = evidence.rows(part, network, "layer" in fields)
+    for name, value in fields.items():
+        found = found[found[name] == value] if len(found) else found
+    return found
+
+
 def _read(part: str, network: str, epoch: int | None, column: str, fields: dict, scale: float, unit: str) -> Quantity:
     """A column of the runs of one network, or of a layer of it, at an epoch."""
 
-    def rows(evidence: Evidence) -> pd.DataFrame:
-        found = evidence.rows(part, network, "layer" in fields)
-        for name, value in fields.items():
-            found = found[found[name] == value] if len(found) else found
-        return found
-
     def horizon(evidence: Evidence) -> Horizon | None:
-        found = rows(evidence)
+        found = _rows(evidence, part, network, fields)
         if not len(found):
             return None
         asked = int(found["plan_epochs"].max()) if epoch is None else epoch
         return Horizon(asked, min(asked, int(found["epochs"].max())))
 
     def at(evidence: Evidence, when: int) -> pd.DataFrame:
-        found = rows(evidence)
+        found = _rows(evidence, part, network, fields)
         asked = horizon(evidence).asked
         found = at_epoch(found, when).set_index("seed").dropna(subset=column)
         if found.index.has_duplicates:

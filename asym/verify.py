@@ -24,6 +24,7 @@ OTHERS = (
     "trained_on",
     "whole",
     "as_planned",
+    "answers",
     "least",
     "most",
     "tolerance",
@@ -48,7 +49,7 @@ def write(question: str, figures: Path, output: Path) -> pd.DataFrame:
 def register(question: str, figures: Path, level: str = "") -> pd.DataFrame:
     """The published register of a question; FileNotFoundError where it has none."""
     path = figures / question / REGISTERS[level]
-    truth = dict.fromkeys(("whole", "as_planned"), {"True": True, "False": False}.get)
+    truth = dict.fromkeys(("whole", "as_planned", "answers"), {"True": True, "False": False}.get)
     return pd.read_csv(path, keep_default_na=False, na_values={"value": [""]} | _NUMBERS, converters=truth)
 
 

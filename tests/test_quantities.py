@@ -1,13 +1,14 @@
 """Quantities: one value a seed, paired by seed, at the epoch that is asked for or the last that both sides reached."""
 
 import math
+import statistics
 from dataclasses import replace
 
 import pytest
 from made import record
 
 from asym.cells import cell
-from asym.quantities import Evidence, accuracy, chosen, diverged, measure, overfit
+from asym.quantities import Evidence, accuracy, chosen, diverged, jumps, measure, overfit
 
 
 def run(network, reached=0.5, *, seed=0, epochs=10, part="a", planned=None, made=None, **options):
@@ -100,12 +101,15 @@ def test_how_many_runs_diverge():
     assert values(diverged("a", "DS0"), *found) == {0: 0, 1: 1, 2: 1} and diverged("a", "DS0").unit == "runs"
 
 
-def test_the_scatter_is_the_distance_from_the_mean_over_seeds():
-    found = [run("DS0", reached, seed=seed) for seed, reached in enumerate((0.25, 0.5, 0.75))]
-    assert values(accuracy("a", "DS0").scatter(), *found) == {0: 25, 1: 0, 2: 25}
-    assert values(accuracy("a", "DS0").scatter(), found[0]) == {}  # one seed scatters around nothing
-    shared = [run("DS0-U", reached, seed=seed) for seed, reached in enumerate((0.5, 0.5, 0.5))]
-    assert values(accuracy("a", "DS0-U").scatter() - accuracy("a", "DS0").scatter(), *found, *shared) == {0: -25, 1: 0, 2: -25}
+def test_the_jumps_are_the_deviation_over_the_last_epochs():
+    """The made-up runs grow evenly, so that it is that of so many successive whole numbers; the start is no epoch."""
+    found = [run("DS0", 0.5, seed=0, epochs=30), run("DS0", 0.25, seed=1, epochs=30)]
+    step = statistics.stdev(range(20)) * 50 / 30
+    assert values(jumps("a", "DS0"), *found) == {0: pytest.approx(step), 1: pytest.approx(step / 2)}
+    assert values(jumps("a", "DS0"), run("DS0")) == {0: pytest.approx(statistics.stdev(range(10)) * 5)}
+    assert values(jumps("a", "DS0"), run("DS0", epochs=1)) == {}  # one epoch does not jump
+    short = run("DS0", epochs=5, planned={"epochs": 10})
+    assert whole(jumps("a", "DS0"), short) == {0: False} and whole(jumps("a", "DS0"), *found) == {0: True, 1: True}
 
 
 def test_a_quantity_tells_data_and_epochs():

@@ -23,9 +23,10 @@ UNDATED = {"Date": None, "Creator": None}
 
 @pytest.fixture(scope="module")
 def dense():
-    """Table 2 as planned, three seeds: DS0 reaches 50, 51, 52 %, every other net 10 points less."""
+    """The page as planned, three seeds: DS0 reaches 50, 51, 52 %, every other net 10 points less, a last layer alone 20."""
     wanted = cells("dense", load("cpu"))
-    accuracy = {cell: (50 + cell.config.seed - (0 if cell.network == "DS0" else 10)) / 100 for cell in wanted}
+    less = {"DS0": 0, "DS0, last layer alone": 20}
+    accuracy = {cell: (50 + cell.config.seed - less.get(cell.network, 10)) / 100 for cell in wanted}
     return wanted, [(cell, record(cell.config, accuracy[cell])) for cell in wanted]
 
 
@@ -167,8 +168,8 @@ def test_interval_against_scipy():
 
 def test_frames(evidence):
     runs = evidence.runs
-    assert len(runs) == 30 * 101 and (runs["plan_epochs"] == 100).all() and runs["as_planned"].all()
-    assert len(at_epoch(runs, 100)) == 30 and (at_epoch(runs, 7)["epoch"] == 7).all()
+    assert len(runs) == 36 * 101 and (runs["plan_epochs"] == 100).all() and runs["as_planned"].all()
+    assert len(at_epoch(runs, 100)) == 36 and (at_epoch(runs, 7)["epoch"] == 7).all()
     layers = evidence.layers
     assert len(layers) == 3 * len(runs) and set(MEASURES) <= set(layers.columns)
     last = layers[(layers["network"] == "DSR1") & (layers["epoch"] == 2)]
@@ -230,13 +231,13 @@ def test_clipped_nets_stand_beside_the_same_nets_without_at_their_epoch():
 
 def test_claims_hold_or_not(evidence):
     judged = claims.judge(find("dense").claims, evidence).set_index("claim")
-    assert judged.loc["dense-learns-ce", "verdict"] == claims.HOLDS
+    assert judged.loc["dense-learns-ce", ["value", "verdict"]].tolist() == [pytest.approx(10), claims.HOLDS]
     assert judged.loc["dense-one-ce", "verdict"] == claims.CONTRADICTED  # 10 points, not less than 3
     assert judged.loc["dense-two-ce", ["value", "half_width"]].tolist() == pytest.approx([-10, 0], abs=1e-9)
     assert judged.loc["dense-two-ce", "verdict"] == claims.HOLDS
     assert judged.loc["dense-shared-ce", "original"] == pytest.approx(50.49 - 44.19)
     assert judged.loc["dense-DS0-ce", ["value", "verdict"]].tolist() == [pytest.approx(51), ""]
-    assert claims.verdict(judged) == "holds in part"
+    assert claims.verdict(judged) == "holds"  # what random feedback costs is no part of the answer
 
 
 @pytest.mark.parametrize(
@@ -320,10 +321,12 @@ def test_a_table_of_claims_shows_small_ratios(evidence):
     [
         ([claims.HOLDS] * 2, "holds"),
         ([claims.HOLDS, ""], "holds"),
-        ([claims.HOLDS, claims.OPEN], "holds in part"),
+        ([claims.HOLDS, claims.OPEN], "holds where settled"),
         ([claims.OPEN, claims.OPEN], "not settled"),
         ([claims.OPEN, claims.UNTESTED], "not settled so far"),
-        ([claims.OPEN, claims.CONTRADICTED], "contradicted in part"),
+        ([claims.OPEN, claims.CONTRADICTED], "contradicted where settled"),
+        ([claims.OPEN, claims.CONTRADICTED, claims.UNTESTED], "contradicted where settled so far"),
+        ([claims.OPEN, claims.CONTRADICTED, claims.HOLDS], "holds in part"),
         ([claims.CONTRADICTED] * 2, "contradicted"),
         ([claims.HOLDS, claims.UNTESTED], "holds so far"),
         ([claims.CONTRADICTED, claims.UNTESTED], "contradicted so far"),
@@ -332,7 +335,9 @@ def test_a_table_of_claims_shows_small_ratios(evidence):
     ],
 )
 def test_a_questions_verdict(found, verdict):
-    assert claims.verdict(pd.DataFrame({"verdict": found})) == verdict
+    judged = pd.DataFrame({"verdict": found, "answers": True})
+    beside = pd.DataFrame({"verdict": [claims.HOLDS, claims.CONTRADICTED, claims.UNTESTED], "answers": False})
+    assert claims.verdict(judged) == claims.verdict(pd.concat([judged, beside])) == verdict
 
 
 def test_the_summary_counts_the_claims_and_leaves_the_numbers_out():
@@ -348,7 +353,8 @@ def lines(ax):
 
 
 def test_learning_curves(evidence):
-    figure = plots.learning_curves(evidence.runs, tables.original("table 2"))
+    runs = evidence.runs[evidence.runs["part"] == "table 2"]
+    figure = plots.learning_curves(runs, tables.original("table 2"))
     left, right = figure.axes
     assert (left.get_title(), right.get_title()) == ("cross entropy", "hinge loss")
     assert lines(left)["DS0"].get_ydata()[-1] == pytest.approx(51) and lines(left)["DS0"].get_xdata().tolist() == [*range(1, 101)]

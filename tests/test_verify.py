@@ -103,6 +103,7 @@ def test_whatever_is_changed_in_a_register_is_found_and_named(figures):
         "dense-DSR1-hinge": ("value", "inf"),
         "dense-DSR2-hinge": ("as_planned", "by and large"),
         "dense-DSR1-U-ce": ("whole", "half"),
+        "dense-DSR2-U-ce": ("answers", "perhaps"),
         "dense-DSR1-U-hinge": ("trained_on", "cifar10, 1000 epochs"),
     }
     for name in BOTH:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from asym.cells import Cell, cell, kind
 from asym.claims import Claim, printed
-from asym.config import last
+from asym.config import Config, last
 from asym.quantities import accuracy, chosen
 from asym.questions import clipping, conv_dense_head, dense, depth, untied_conv, untied_feedback
 from asym.questions.dense import LOSS_WORDS
@@ -48,11 +48,15 @@ def control_of(asked: Cell) -> str:
 
 
 def compared() -> Iterator[tuple[Cell, str, str]]:
-    """Every cell with random feedback of every table, with the table and the name of its own control."""
+    """Every cell with random feedback of every table, with the table and the name of its own control; a net that several tables
+    show, in the first of them."""
+    found: dict[Config, Cell] = {}
     for asked in cells():
         if asked.part.startswith("table") and re.search(r"R\d", asked.network):
-            elsewhere = {untied_conv.SECTION_7: "table 13"}
-            yield asked, elsewhere.get(asked.part, asked.part), control_of(asked)
+            found.setdefault(asked.config, asked)
+    for asked in found.values():
+        elsewhere = {untied_conv.SECTION_7: "table 13"}
+        yield asked, elsewhere.get(asked.part, asked.part), control_of(asked)
 
 
 def claims() -> Iterator[Claim]:
