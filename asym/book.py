@@ -19,7 +19,10 @@ from asym.results import Store
 
 STORED = "stored"  # train nothing, show the published runs
 SHOWN = ("published", "own")
-BESIDE = "The original's numbers and ours: test accuracy in %, ours the mean over seeds with its 95 % t interval."
+BESIDE = (
+    "The original's numbers and ours: test accuracy in %, ours the mean over seeds with its 95 % t interval. Agrees: the "
+    "original's single run lies where a further seed of ours would with 95 % probability, which is wide where seeds scatter."
+)
 CLAIMS = (
     "What each entry says, the original's value, and ours: the mean over seeds with its 95 % t interval, "
     "* of fewer than three seeds, † not of the planned data and epochs."
@@ -85,8 +88,8 @@ class Page:
         return rows.sort_values("network", key=lambda names: names.map(networks.index), kind="stable") if len(rows) else rows
 
     def table(self, *parts: str) -> pd.DataFrame:
-        """The original's numbers with the shown runs' beside them, of some parts if given."""
-        table = tables.beside_original(self.shown.cells, self.shown.found)
+        """The original's numbers, all or those of some parts, with the shown runs' beside them where there are any."""
+        table = tables.beside_original([*QUESTIONS[self.question].cells, *self.shown.cells], self.shown.found)
         return table[table["part"].isin(parts)] if parts else table
 
     def register(self) -> pd.DataFrame:

@@ -25,6 +25,13 @@ def verdicts(figures: Path) -> list[dict]:
     return found
 
 
+def counted(questions: list[dict]) -> dict[str, str]:
+    """How many claims there are of all questions, and how many of them are tested, for the prose."""
+    verdicts = pd.concat([entry["judged"]["verdict"] for entry in questions])
+    asked = verdicts[verdicts != ""]
+    return {"claims_tested": str((asked != claims.UNTESTED).sum()), "claims_all": str(len(asked))}
+
+
 def show_verdicts(questions: list[dict]) -> Numbered:
     """The nine questions with links to the pages and figures that answer them."""
     rows = [

@@ -358,6 +358,8 @@ def test_the_verdicts_page_says_the_claims_of_a_verdict_and_counts_the_untested(
     questions = overview.verdicts(tmp_path)
     judged = questions[0]["judged"]
     judged.loc[0, ["verdict", "value"]] = claims.HOLDS, 44.0
+    asked = sum((entry["judged"]["verdict"] != "").sum() for entry in questions)
+    assert overview.counted(questions) == {"claims_tested": "1", "claims_all": str(asked)}
     table = overview.show_claims(questions, claims.HOLDS).rows
     assert table[["page", "claim", "ours"]].values.tolist() == [["[dense](dense.ipynb)", judged.loc[0, "sentence"], "44.00"]]
     assert overview.show_claims(questions, claims.OPEN).data == "None."
