@@ -436,15 +436,24 @@ def test_the_original_beside_ours(dense):
     assert names == [f"{name}, 100 epochs" for name in ("DS0", "DSR1", "DSR2", "DSR1-U", "DSR2-U")]
 
 
+def test_an_interval_as_wide_as_the_scale_is_not_shown(dense):
+    table = tables.beside_original(*dense).assign(half_width=50.0)
+    assert not any(bars.has_xerr for bars in plots.beside_original(table).axes[0].containers)
+    assert tables.as_text(table)["ours"].tolist()[:2] == ["51.00", "41.00"]
+    assert tables.as_text(table.assign(half_width=49.0))["ours"].tolist()[:2] == ["51.00 ± 49.00", "41.00 ± 49.00"]
+
+
 def test_what_is_not_as_planned_is_hollow_and_an_accuracy_ends_at_its_bounds(dense):
     wanted, found = dense
-    table = tables.beside_original(wanted, found).assign(half_width=300.0)
+    table = tables.beside_original(wanted, found).assign(half_width=[49.0, 45.0, 45.0, 45.0, 45.0] * 2)
+    table.loc[table["network"] == "DS0", "ours"] = 60.0
     table.loc[1, "verdict"] = "fewer epochs"
     ax = plots.beside_original(table).axes[0]
     dots = [line for line in ax.get_lines() if line.get_marker() == "o"]
     assert [line.get_markerfacecolor() == "white" for line in dots] == [False, True, False, False, False]
     low, high = ax.get_xlim()
     assert -4 < low < 0 and 100 < high < 104
+    assert len(ax.containers) == 5 and all(bars.has_xerr for bars in ax.containers)
     assert "the same, not yet tested as planned" in {text.get_text() for text in ax.figure.legends[0].get_texts()}
 
 
