@@ -123,7 +123,8 @@ def show(question: str, preset: PresetName = "quick") -> None:
 
 @app.command()
 def publish(question: Question = None, preset: PresetName = "cpu", figures: Path = Path("figures")) -> None:
-    """Add your runs of a preset to figures/QUESTION/runs.parquet, from which the book's pages are made; runs there already stay.
+    """Add your runs of a preset to figures/QUESTION/runs.parquet, from which the book's pages are made; a run there already
+    stays, unless it is stale and yours is not.
 
     A run that several questions ask for is published once, under that of its table, else under the first of them.
     """
@@ -131,11 +132,16 @@ def publish(question: Question = None, preset: PresetName = "cpu", figures: Path
     home = publication.homes(presets.load(preset))
     for _, record in Store().find(wanted):
         found.setdefault(home[record.config.hash], {})[record.config.hash] = record
+    if not found:
+        raise typer.BadParameter(f"no run of preset {preset} is here: asym run makes them", param_hint="--preset")
     for name, records in found.items():
         path = figures / name / publication.FILE
         before = {record.config.hash: record for record in publication.published(path)}
-        publication.publish((records | before).values(), path)
-        console.print(f"{path}: {len(records | before)} runs, {len(records | before) - len(before)} of them new")
+        kept = before.keys() - {old.config.hash for old in versions.stale(before.values())}
+        stale = {record.config.hash for record in versions.stale(records.values())}
+        new = {run: record for run, record in records.items() if run not in before or run not in kept | stale}
+        publication.publish((before | new).values(), path)
+        console.print(f"{path}: {len(before | new)} runs, {len(new)} of them new")
 
 
 @app.command()
@@ -163,6 +169,8 @@ def merge(folder: Path) -> None:
 def stale(figures: Path = Path("figures")) -> None:
     """Name the pages whose published runs the present code, or the present questions and presets, would not make again; exit 1 if
     there is one."""
+    if not figures.is_dir():
+        raise typer.BadParameter(f"{figures}: no such folder", param_hint="--figures")
     library, found, pages = publication.library(figures), 0, [*questions.QUESTIONS, precision.HOME]
     for name in pages:
         if name in questions.QUESTIONS:

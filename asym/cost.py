@@ -51,9 +51,12 @@ def row(config: Config, memory: float) -> dict:
 
 
 def costs(question: str, figures: Path) -> pd.DataFrame:
-    """A row a preset: runs, hours of one core (measured where all its runs are published, else estimated in part), memory of one
-    process and disk in MB; NaN where that kind of run was not measured."""
+    """A row a preset: runs, hours of one core (measured where all its runs are published from a
+    processor, else estimated in part), memory of one process and disk in MB; NaN where that kind of run was not measured."""
     published, known = library(figures), _memory(figures / FILE)
+    published = {
+        run: record for run, record in published.items() if grid.ON_GPU not in record.provenance.get("matrix_products", "")
+    }
     records = list(published.values())
     size, rows = _bytes_an_epoch(records), []
     for name in presets.PRESETS:

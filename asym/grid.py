@@ -37,6 +37,7 @@ Ended = tuple[Config, Record | BaseException | None]  # a run with its record, i
 SUBMITTED = 256  # runs that an executor of the caller's is given at once
 TRAINING_IMAGES, TEST_IMAGES = 50_000, 10_000  # of a whole data set, near enough for an estimate
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
+ON_GPU = "convolutions in TF32"
 RATE = 6e10  # floating-point operations a second of one core in training, where no stored run tells
 
 
@@ -108,7 +109,7 @@ def perform_task(
 
 def _made_by(config: Config, device: str) -> dict[str, str | int]:
     """What decides a run's numbers beside its config and data."""
-    stock = "stock, convolutions in TF32" if device.startswith("cuda") and torch.backends.cudnn.allow_tf32 else "stock"
+    stock = f"stock, {ON_GPU}" if device.startswith("cuda") and torch.backends.cudnn.allow_tf32 else "stock"
     return {
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else gemm.processor(),
         "threads": torch.get_num_threads(),

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable
+from itertools import cycle
 
 import matplotlib
 import matplotlib.colors
@@ -31,8 +32,8 @@ STYLE = {
 }
 WIDTH = 7.0  # inches, a page's column
 # Yellow, the eighth, is hard to see on white.
-COLOURS = dict(zip(RULES, (sns.color_palette("colorblind").as_hex()[index] for index in (*range(8), 9)), strict=True))
-MARKERS = dict(zip(RULES, "osD^vPX*h", strict=True))
+COLOURS = dict(zip(RULES, cycle(sns.color_palette("colorblind").as_hex()[index] for index in (*range(8), 9)), strict=False))
+MARKERS = dict(zip(RULES, cycle("osD^vPX*h"), strict=False))
 SHADES = {1: 0.0, 2: -0.3, 3: -0.45, 4: -0.6}  # of a rule's colour by the layers that use it: mixed with so much black
 # Of nets that only a name tells apart: a further shade (mixed with white above 0), and a dash.
 VARIANTS = ((0.0, "-"), (0.3, "--"), (-0.4, ":"), (0.15, "-."))

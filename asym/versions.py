@@ -53,9 +53,13 @@ def digest(sources: Iterable[tuple[str, str]]) -> str:
 
 @cache
 def equal() -> dict[str, str]:
-    """The versions whose runs the present code makes again, with the reason: code digests, or commits of runs that tell none."""
+    """The versions whose runs the present code makes again, with the reason: code digests, or commits of runs that tell none.
+
+    They were compared with one another; code that is not among them has been compared with none, and has no equal.
+    """
     with EQUAL.open(newline="") as file:
-        return {row["version"]: row["because"] for row in csv.DictReader(file)}
+        compared = {row["version"]: row["because"] for row in csv.DictReader(file)}
+    return compared if current() in compared else {}
 
 
 def of(record: Record) -> str:

@@ -8,7 +8,7 @@ import pytest
 from made import record as made_up
 from typer.testing import CliRunner
 
-from asym import cli, cost, gemm, grid, presets, publication
+from asym import cli, cost, gemm, grid, presets, publication, versions
 from asym.cli import app
 from asym.config import Config
 from asym.data import DataError
@@ -227,7 +227,31 @@ def test_publishing_puts_each_run_under_its_home_and_keeps_what_is_there(tmp_pat
 
 
 def test_publishing_nothing_writes_nothing(tmp_path):
-    assert asym("publish", "--figures", str(tmp_path / "figures")) == (0, "", "") and not (tmp_path / "figures").exists()
+    code, out, err = asym("publish", "--figures", str(tmp_path / "figures"))
+    assert (code, out) == (2, "") and "no run of preset cpu is here" in err and not (tmp_path / "figures").exists()
+
+
+def test_publishing_replaces_what_is_stale(tmp_path):
+    """By what is not."""
+    store, path = Store(), tmp_path / "dense" / publication.FILE
+    config = cells("dense", load("quick"))[0].config
+    for accuracy, code, expected in (
+        (0.2, "f" * 16, 0.2),
+        (0.3, "e" * 16, 0.2),
+        (0.4, versions.current(), 0.4),
+        (0.5, "e" * 16, 0.4),
+    ):
+        made = made_up(config, accuracy)
+        made.provenance["code"] = code
+        store.path(config).unlink(missing_ok=True)
+        store.save(made)
+        assert asym("publish", "dense", "--preset", "quick", "--figures", str(tmp_path))[0] == 0
+        assert published(path)[0].epochs[-1]["test_accuracy"] == pytest.approx(expected)
+
+
+def test_stale_pages_are_looked_for_where_there_is_a_folder(tmp_path):
+    code, _, err = asym("stale", "--figures", str(tmp_path / "nowhere"))
+    assert code == 2 and "no such folder" in err
 
 
 def test_all_questions_are_run_seed_by_seed(monkeypatch):

@@ -18,7 +18,8 @@ from bs4 import BeautifulSoup
 from made import record
 
 import asym
-from asym import cost, edition, parcel, plots, presets, provenance, publication, questions
+from asym import cost, edition, grid, parcel, plots, presets, provenance, publication, questions
+from asym.book import Page
 from asym.config import Config
 from asym.numbered import Numbered
 from asym.publication import Shown
@@ -124,6 +125,29 @@ def test_costs_are_of_the_published_runs_and_of_an_estimate_for_the_rest(tmp_pat
     assert set(rows["memory"].dropna()) <= {321.0}
     shown = cost.show("dense", tmp_path, "tbl-dense-costs").rows.set_index("preset")
     assert shown.loc["paper", "memory"] == "not measured" and shown.loc["quick", "time on one core"].endswith("minutes")
+
+
+def test_the_hours_of_a_core_are_not_those_of_a_gpu(tmp_path):
+    runs = [record(cell.config) for cell in questions.cells("dense", presets.load("quick"))]
+    runs[0].provenance.update(seconds=1e-6, matrix_products=f"stock, {grid.ON_GPU}")
+    publication.publish(runs, tmp_path / "dense" / publication.FILE)
+    row = cost.costs("dense", tmp_path).set_index("preset").loc["quick"]
+    assert row["measured"] == len(runs) - 1 and row["hours"] > (len(runs) - 0.5) / 3600
+
+
+@pytest.mark.parametrize("given", [{"epochs": 20}, {"dataset": "mnist", "seeds": [1]}, {"shown": "own"}])
+def test_a_page_that_trains_nothing_takes_nothing_to_train(given):
+    words = ", ".join(given)
+    with pytest.raises(ValueError, match=f"preset 'stored' trains nothing, so that {words} cannot be set beside it"):
+        Page("dense", {"preset": "stored", "subset": None, "unverified_data": False, "shown": "published"} | given)
+
+
+def test_a_rule_more_has_its_colour_and_marker():
+    """As CONTRIBUTING says, a rule is one entry of RULES."""
+    code = "from asym import rules; rules.RULES['new'] = rules.RULES['fa']; from asym import plots; "
+    code += "print(plots.COLOURS['new'], plots.MARKERS['new'])"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert told == [plots.COLOURS["bp"], plots.MARKERS["bp"]]
 
 
 def test_memory_that_was_not_measured_of_one_kind_is_not_told_by_another(tmp_path):

@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import replace
 from itertools import groupby, pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from asym import claims, data, overview, train
 from asym.cells import LAYERS, rules_of
 from asym.config import Config
 from asym.presets import PRESETS, load
+from asym.publication import library
 from asym.quantities import Quantity
 from asym.questions import QUESTIONS, beat_bp, cells, clipping, find, literature
 from asym.questions.depth import SWEEP_DEPTHS, SWEEP_RULES
@@ -348,6 +350,15 @@ def test_the_published_figures_of_others_stand_beside_a_planned_net_and_its_cont
     assert math.isnan(by_id["mirror-code-kp-angle"].published)  # what that code calls KP has no decay
     assert by_id["bartunov-fc-dfa-lost"].published == pytest.approx(41.32 - 47.80)  # errors in the paper, accuracies here
     assert by_id["biotorch-lenet-fa-lost"].published == pytest.approx(15.92 - 40.67)
+
+
+def test_every_quick_run_is_published():
+    """So that `asym verify --rerun quick` has what to compare with."""
+    there = library(Path("figures"))
+    missing = [
+        (q, cell.part, cell.network) for q in QUESTIONS for cell in cells(q, load("quick")) if cell.config.hash not in there
+    ]
+    assert not missing
 
 
 def test_the_nine_verdicts_leave_out_what_the_original_did_not_ask(tmp_path):

@@ -71,6 +71,19 @@ def test_other_code_is_stale_unless_it_is_known_to_be_equal(provenance, is_stale
     assert versions.stale([made]) == ([made] if is_stale else [])
 
 
+def test_no_version_is_equal_to_code_that_was_not_compared(monkeypatch):
+    """So that the gate closes with every change, whatever was equal before."""
+    known = record(CONFIG)
+    known.provenance["code"] = next(reversed(versions.equal()))
+    assert versions.stale([known]) == []
+    versions.equal.cache_clear()
+    monkeypatch.setattr(versions, "current", lambda: "0" * 16)
+    try:
+        assert versions.stale([known]) == [known]
+    finally:
+        versions.equal.cache_clear()
+
+
 def test_every_version_taken_as_equal_has_its_reason():
     assert all(re.fullmatch(r"[0-9a-f]{16}|[0-9a-f]{40}", version) and len(why) > 20 for version, why in versions.equal().items())
 
