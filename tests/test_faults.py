@@ -263,7 +263,7 @@ def test_two_grids_at_once_share_the_work(nursery, tmp_path):
     for process in [nursery.start(store), nursery.start(store)]:
         assert nursery.wait(process) == 0, nursery.log(store).read_text()
     made = [int(count) for count in re.findall(r"(\d+) runs made, \d+ there before, 0 left", nursery.log(store).read_text())]
-    assert len(made) == 2 and all(made) and sum(made) == len(contents(store)) == 40
+    assert len(made) == 2 and all(made) and sum(made) == len(contents(store)) == 48
 
 
 # --- holds ----------------------------------------------------------------------------------------------------------------------

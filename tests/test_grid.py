@@ -351,7 +351,7 @@ def test_two_grids_on_one_store_are_killed_and_interrupted_and_a_third_goes_on(s
         output, errors = killed.communicate()
         assert killed.returncode == -signal.SIGKILL and (output, errors.count(b"runs")) == (b"", 0)  # no bar in a pipe
 
-        until(lambda: re.search(r"[1-9]\d*/30 runs: .*epoch/s", shown()) and len(stored(store)) >= 3)
+        until(lambda: re.search(rf"[1-9]\d*/{len(QUICK)} runs: .*epoch/s", shown()) and len(stored(store)) >= 3)
         children = until(lambda: workers(interrupted.pid))
         write(b"\x03")
         assert interrupted.wait(60) == 130 and gone(children)
