@@ -52,9 +52,9 @@ class Page:
         if choice not in SHOWN:
             raise ValueError(f"shown must be one of {', '.join(SHOWN)}; got {choice!r}")
         machine = {"device": given.pop("device", None) or "cpu", "jobs": given.pop("jobs", None)}
-        asked = [name for name, value in given.items() if value]
-        if self.preset == STORED and (asked or choice == "own"):
-            words = ", ".join([*asked, *(["shown"] if choice == "own" else [])])
+        asked = [name for name, value in given.items() if value] + ["shown"] * (choice == "own")
+        if self.preset == STORED and asked:
+            words = ", ".join(asked)
             raise ValueError(f"preset {STORED!r} trains nothing, so that {words} cannot be set beside it: give a preset too")
         self.own = None if self.preset == STORED else self._run(presets.load(self.preset, **given), machine)
         self.shown = shown(question, library(self.root / "figures"))

@@ -8,7 +8,7 @@ import pandas as pd
 
 from asym.frames import interval
 from asym.quantities import Evidence, Quantity
-from asym.tables import original, points
+from asym.tables import original, points, telling
 
 HOLDS, CONTRADICTED, OPEN, UNTESTED = "holds", "contradicted", "not settled", "not yet tested"
 SCALE = {"points": 100, "%": 100, "°": 180}  # an interval as wide tells nothing
@@ -83,8 +83,7 @@ def told(entry: dict, sign: str = "") -> str:
 def _number(entry: dict, form: str) -> str:
     if entry["unit"] == "runs" and entry["seeds"]:
         return f"{round(entry['value'] * entry['seeds'])} of {entry['seeds']}"
-    says_nothing = 2 * entry["half_width"] >= SCALE.get(entry["unit"], math.inf)
-    return points(entry["value"], math.nan if says_nothing else entry["half_width"], form)
+    return points(entry["value"], telling(entry["half_width"], SCALE.get(entry["unit"], math.inf)), form)
 
 
 def _mark(entry: dict) -> str:

@@ -137,9 +137,8 @@ def publish(question: Question = None, preset: PresetName = "cpu", figures: Path
     for name, records in found.items():
         path = figures / name / publication.FILE
         before = {record.config.hash: record for record in publication.published(path)}
-        kept = before.keys() - {old.config.hash for old in versions.stale(before.values())}
-        stale = {record.config.hash for record in versions.stale(records.values())}
-        new = {run: record for run, record in records.items() if run not in before or run not in kept | stale}
+        theirs, ours = ({old.config.hash for old in versions.stale(made.values())} for made in (before, records))
+        new = {run: record for run, record in records.items() if run not in before or run in theirs - ours}
         publication.publish((before | new).values(), path)
         console.print(f"{path}: {len(before | new)} runs, {len(new)} of them new")
 

@@ -19,7 +19,7 @@ from asym.cells import LAYERS, kind, rules_of
 from asym.frames import interval
 from asym.rules import RULES
 from asym.soundness import BOUNDS as SHARES_AND_ANGLES
-from asym.tables import AGREES, DIFFERS, told
+from asym.tables import AGREES, DIFFERS, telling
 
 STYLE = {
     "svg.hashsalt": "asym",  # the same figure gives the same bytes
@@ -277,7 +277,7 @@ def beside_original(table: pd.DataFrame, panel: str = "loss") -> Figure:
 
 def _dot(ax: Axes, x: float, y: int, half: float, as_planned: bool, *, ms: int = 5, capsize: int = 3, **style) -> None:
     """A mean with the bars of its interval, if it tells anything; hollow and pale unless it ran as planned."""
-    bars = None if math.isnan(told(half)) else half
+    bars = None if math.isnan(telling(half)) else half
     ax.errorbar(x, y, xerr=bars, fmt="o", ms=ms, capsize=capsize, **style, **({} if as_planned else UNTESTED_STYLE))
 
 

@@ -71,9 +71,9 @@ def points(mean: float, half: float = math.nan, form: str = ".2f") -> str:
     return f"{mean:{form}}" if math.isnan(half) else f"{mean:{form}} ± {half:{form}}"
 
 
-def told(half: float) -> float:
-    """The half-width of an accuracy's interval (%); NaN where the interval is as wide as the whole scale, and tells nothing."""
-    return math.nan if 2 * half >= 100 else half
+def telling(half: float, scale: float = 100) -> float:
+    """The half-width of an interval, by default of an accuracy in %; NaN where it is as wide as the scale, and tells nothing."""
+    return math.nan if 2 * half >= scale else half
 
 
 def _as_text(entry: dict) -> dict:
@@ -86,7 +86,7 @@ def _as_text(entry: dict) -> dict:
         "loss": entry["loss"],
         "epochs": epochs + (f" (ours {entry['epochs_run']})" if other else ""),
         "original": f"{entry['original']:.2f}",
-        "ours": points(entry["ours"], told(entry["half_width"])),
+        "ours": points(entry["ours"], telling(entry["half_width"])),
         "difference": f"{entry['difference']:+.2f}" if entry["seeds"] else "",
         "seeds": entry["seeds"],
         "diverged": entry["diverged"],

@@ -181,9 +181,8 @@ def test_every_cell_of_a_table_is_beside_its_own_control():
             for cell in find("beat_bp").cells}  # fmt: skip
     compared = list(beat_bp.compared())
     random = [config for row, config in plan.items() if re.search(r"R\d", row[1]) and row[0].startswith("table")]
-    assert [asked.config for asked, *_ in compared] == list(
-        dict.fromkeys(random)
-    )  # one that several tables show is compared once
+    once = list(dict.fromkeys(random))  # though several tables show it
+    assert [asked.config for asked, *_ in compared] == once
     for asked, part, control in compared:
         config = asked.config
         theirs = plan[part, control, config.loss, config.activation, config.optimizer]

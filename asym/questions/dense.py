@@ -26,6 +26,7 @@ def cells() -> Iterator[Cell]:
 def claims() -> Iterator[Claim]:
     for loss, words in LOSS_WORDS.items():
         ours = {name: accuracy(PART, name, loss=loss, epoch=100) for name in NETWORKS}
+        floor = quantities.alone("DS0", loss=loss, epoch=100)
         theirs = {name: printed(PART, name, loss=loss) for name in NETWORKS}
         minus = lambda a, b, ours=ours, theirs=theirs: {  # noqa: E731
             "quantity": ours[a] - ours[b],
@@ -35,13 +36,13 @@ def claims() -> Iterator[Claim]:
             id=f"dense-learns-{loss}",
             sentence=f"{words}, a shallow net learns from random feedback in both layers that send an error back: it ends above "
             "the same net whose last layer learns alone.",
-            quantity=ours["DSR2"] - quantities.alone("DS0", loss=loss, epoch=100),
+            quantity=ours["DSR2"] - floor,
             least=0,
         )
         yield Claim(
             id=f"dense-alone-{loss}",
             sentence=f"{words}, the shallow net whose last layer learns alone ends at this test accuracy.",
-            quantity=quantities.alone("DS0", loss=loss, epoch=100),
+            quantity=floor,
         )
         yield Claim(
             id=f"dense-one-{loss}",
