@@ -18,7 +18,7 @@ ASKS = "Can asymmetric backpropagation beat the original?"
 ANSWER = "never"
 FIGURE = "fig-beat-bp-forest"  # the page's main evidence
 MODERN = {"modern, dense": "DD", "modern, conv": "PG"}
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 HELD_OUT = 5000
 EPOCHS = 100
 
