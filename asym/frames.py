@@ -1,7 +1,7 @@
 """Tidy tables of runs, and the statistics over seeds."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -23,8 +23,7 @@ DATA = {  # what a run is trained and tested on: the config's fields, and how th
 def frame(found: Iterable[tuple[Cell, Record]]) -> pd.DataFrame:
     """One row a run and epoch: the cell's names, the config's fields that a figure may group by, and the epoch's numbers."""
     rows = []
-    for cell, record in found:
-        told = names(cell, record)
+    for told, _, record in _named(found):
         for row in record.epochs:
             rows.append(told | {k: row[k] for k in COLUMNS} | {"validation_accuracy": row.get("validation_accuracy", math.nan)})
     return pd.DataFrame(rows)
@@ -33,13 +32,28 @@ def frame(found: Iterable[tuple[Cell, Record]]) -> pd.DataFrame:
 def layer_frame(found: Iterable[tuple[Cell, Record]]) -> pd.DataFrame:
     """One row a run, epoch and layer (counted from 1, input to output) with the measures of asym.measures."""
     rows = []
-    for cell, record in found:
-        told = names(cell, record)
+    for told, cell, record in _named(found):
         for row in record.epochs:
             for layer, rule in enumerate(cell.config.rules):
                 place = {"epoch": row["epoch"], "layer": layer + 1, "layer_rule": rule}
                 rows.append(told | place | {measure: row[measure][layer] for measure in MEASURES})
     return pd.DataFrame(rows)
+
+
+def _named(found: Iterable[tuple[Cell, Record]]) -> Iterator[tuple[dict[str, Any], Cell, Record]]:
+    """The runs with their names; where they used several copies of a data set, `data` says which."""
+    found, copies = list(found), {}
+    for _, record in found:
+        copies.setdefault(record.config.dataset, set()).add(_copy(record))
+    for cell, record in found:
+        told = names(cell, record)
+        if len(copies[record.config.dataset]) > 1:
+            told["data"] += f", copy {_copy(record)}"
+        yield told, cell, record
+
+
+def _copy(record: Record) -> str:
+    return record.provenance.get("data_fingerprint", "")[:8] or "unknown"
 
 
 def names(cell: Cell, record: Record) -> dict[str, Any]:

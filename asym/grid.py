@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import closing, contextmanager, nullcontext
@@ -190,14 +191,15 @@ def run(
     device that is not here; RuntimeError, after all the others, for runs that failed, naming the first.
     """
     wanted = list(dict.fromkeys(configs))
-    missing = [config for config in wanted if store.load(config) is None]
+    there = {config: record for config in wanted if (record := store.load(config)) is not None}
+    missing = [config for config in wanted if config not in there]
     if executor is None and missing:
         expect_device(device)
     for name, unverified in {(config.dataset, config.unverified_data) for config in missing}:
-        data.load(name, unverified=unverified)
+        _warn_of_other_copies(data.load(name, unverified=unverified), there.values())
     deadline = math.inf if budget is None else time.monotonic() + budget
-    done, ran, failed = len(wanted) - len(missing), 0, {}
-    with Bar(wanted, set(wanted) - set(missing), quiet=progress is not None) as bar, Holds(store.folder) as holds:
+    done, ran, failed = len(there), 0, {}
+    with Bar(wanted, set(there), quiet=progress is not None) as bar, Holds(store.folder) as holds:
         queue = Queue(_tasks(missing, stack), store, holds)
         with closing(_finish(queue, jobs, device, deadline, executor, bar.teller)) as finished:
             for config, made in finished:
@@ -216,6 +218,18 @@ def run(
         config, error = next(iter(failed.items()))
         raise RuntimeError(f"{len(failed)} runs failed, the others are stored; first {config.to_dict()}: {error!r}") from error
     return Outcome(ran, done - ran, len(wanted) - done)
+
+
+def _warn_of_other_copies(dataset: data.Dataset, there: Iterable[Record]) -> None:
+    """They count as done; beside runs of this copy no difference is taken (see asym.frames)."""
+    of_it = [record for record in there if record.config.dataset == dataset.name]
+    others = sum(record.provenance.get("data_fingerprint") != dataset.fingerprint for record in of_it)
+    if others:
+        warnings.warn(
+            f"{others} of the runs that are there used another copy of {dataset.name} than this machine has, and stay; no "
+            "difference is taken between runs of two copies. To run them here too, name a new folder in ASYM_RUNS",
+            stacklevel=3,
+        )
 
 
 def _tasks(configs: list[Config], stack: int) -> list[Task]:

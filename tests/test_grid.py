@@ -145,6 +145,15 @@ def test_damaged_records_are_named_and_run_again(store, undisturbed):
     assert same_as(undisturbed, store, GRID[:3])
 
 
+def test_runs_of_another_copy_of_the_data_stay_and_are_counted(store, undisturbed):
+    theirs = made_up(GRID[0])
+    theirs.provenance["data_fingerprint"] = "another"
+    store.save(theirs)
+    with pytest.warns(UserWarning, match="1 of the runs that are there used another copy of fashion_mnist") as caught:
+        assert grid.run(GRID[:3], store, executor=Counting()) == grid.Outcome(2, 1, 0)
+    assert len(caught) == 1 and store.load(GRID[0]) == theirs and same_as(undisturbed, store, GRID[1:3])
+
+
 def test_progress_is_told_after_each_run(store):
     told = []
     grid.run(GRID[:1], store, executor=Counting())

@@ -112,6 +112,19 @@ def test_the_jumps_are_the_deviation_over_the_last_epochs():
     assert whole(jumps("a", "DS0"), short) == {0: False} and whole(jumps("a", "DS0"), *found) == {0: True, 1: True}
 
 
+def test_runs_of_two_copies_of_the_data_say_so_and_have_no_difference():
+    found = [run(network, seed=seed) for network in ("DS0", "DSR1") for seed in (0, 1)]
+    for (_, made), copy in zip(found, ("a" * 64, "a" * 64, "a" * 64, "b" * 64), strict=True):
+        made.provenance["data_fingerprint"] = copy
+    change = accuracy("a", "DSR1") - accuracy("a", "DS0")
+    assert values(change, *found) == {0: 0} and values(change, *found[::2]) == {0: 0}
+    said = lambda *found: accuracy("a", "DSR1").of(Evidence(found))["data"].to_dict()  # noqa: E731
+    alone = "cifar10, batch 500"
+    assert said(*found) == {0: f"{alone}, copy aaaaaaaa", 1: f"{alone}, copy bbbbbbbb"} and said(*found[:3]) == {0: alone}
+    del found[0][1].provenance["data_fingerprint"]
+    assert values(change, *found) == {} and values(accuracy("a", "DS0"), *found) == {0: 50, 1: 50}
+
+
 def test_a_quantity_tells_data_and_epochs():
     found = [run("DS0"), run("DSR1")]
     read = lambda quantity: quantity.of(Evidence(found))["epochs"].tolist()  # noqa: E731
