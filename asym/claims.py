@@ -12,7 +12,7 @@ from asym.tables import original, points, telling
 
 HOLDS, CONTRADICTED, OPEN, UNTESTED = "holds", "contradicted", "not settled", "not yet tested"
 SCALE = {"points": 100, "%": 100, "°": 180}  # an interval as wide tells nothing
-# what a rerun may add to the interval: other processors, other chaos
+# what a rerun may differ by beyond both its and the published interval: other processors, other chaos
 RERUN = {"points": 5.0, "%": 35.0, "°": 15.0, "runs": 0.35, "": 0.5}
 
 
@@ -58,7 +58,7 @@ class Claim:
             "as_planned": tested,
             "least": self.least,
             "most": self.most,
-            "tolerance": RERUN[self.quantity.unit] + (0 if math.isnan(half) else half),
+            "tolerance": RERUN[self.quantity.unit],
             "answers": self.answers,
             "verdict": "" if not self.bounded else self._verdict(mean, half) if tested else UNTESTED,
         }

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import closing, contextmanager, nullcontext
@@ -195,8 +196,10 @@ def run(
     missing = [config for config in wanted if config not in there]
     if executor is None and missing:
         expect_device(device)
-    for name, unverified in {(config.dataset, config.unverified_data) for config in missing}:
-        _warn_of_other_copies(data.load(name, unverified=unverified), there.values())
+    copies = {(config.dataset, config.unverified_data) for config in missing}
+    here = {name: data.load(name, unverified=unverified).fingerprint for name, unverified in copies}
+    if missing:
+        _warn_of_others(there.values(), here)
     deadline = math.inf if budget is None else time.monotonic() + budget
     done, ran, failed = len(there), 0, {}
     with Bar(wanted, set(there), quiet=progress is not None) as bar, Holds(store.folder) as holds:
@@ -220,15 +223,17 @@ def run(
     return Outcome(ran, done - ran, len(wanted) - done)
 
 
-def _warn_of_other_copies(dataset: data.Dataset, there: Iterable[Record]) -> None:
-    """They count as done; beside runs of this copy no difference is taken (see asym.frames)."""
-    of_it = [record for record in there if record.config.dataset == dataset.name]
-    others = sum(record.provenance.get("data_fingerprint") != dataset.fingerprint for record in of_it)
-    if others:
+def _warn_of_others(there: Collection[Record], here: dict[str, str]) -> None:
+    """They count as done, though what is run now may not be like them. here: the data sets' fingerprints."""
+    told = Counter("were made by other code, which may not make the same numbers" for _ in versions.stale(there))
+    told.update(
+        f"used another copy of {record.config.dataset} than this machine has (no difference is taken between two copies)"
+        for record in there
+        if here.get(record.config.dataset) not in (None, record.provenance.get("data_fingerprint"))
+    )
+    for what, count in told.items():
         warnings.warn(
-            f"{others} of the runs that are there used another copy of {dataset.name} than this machine has, and stay; no "
-            "difference is taken between runs of two copies. To run them here too, name a new folder in ASYM_RUNS",
-            stacklevel=3,
+            f"{count} of the runs that are there {what}, and stay; to run them anew, name a new folder in ASYM_RUNS", stacklevel=3
         )
 
 

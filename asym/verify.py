@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from asym import claims, grid
@@ -64,7 +65,7 @@ def check(question: str, figures: Path) -> pd.DataFrame:
 
 
 def rerun(question: str, figures: Path, folder: Path, **machine) -> pd.DataFrame:
-    """Retrains the question's quick runs into the folder; their numbers beside the published, within the declared tolerance."""
+    """Retrains the question's quick runs into the folder; their numbers beside the published, within the tolerance of a rerun."""
     wanted, store = cells(question, load("quick")), Store(folder)
     grid.run((cell.config for cell in wanted), store, **machine)
     derived = claims.judge(find(question).claims, Evidence(store.find(wanted)))
@@ -81,13 +82,17 @@ def compare(
     """One row for every entry of either: published and derived value, tolerance, verdicts, the columns that differ, and whether
     none does: of sentence, value, verdict, and others.
 
-    A value may differ by `within`, by the published tolerance unless given. A number that neither has matches; one that only one
-    has does not.
+    A value may differ by `within`; unless given, as the mean of other runs may: by the declared tolerance beyond what the two
+    intervals allow, the root of the sum of their half-widths' squares. A number that neither has matches; one that only one has
+    does not.
     """
     columns = ["sentence", "value", "verdict", *others]
-    theirs = published[[*on, *columns]].assign(within=published["tolerance"] if within is None else within)
-    both = theirs.merge(derived[[*on, *columns]], on=on, how="outer", suffixes=("_published", "_derived"))
+    taken = list(dict.fromkeys([*on, *columns, "half_width"]))
+    theirs = published[taken].assign(within=published["tolerance"] if within is None else within)
+    both = theirs.merge(derived[taken], on=on, how="outer", suffixes=("_published", "_derived"))
     both = both.rename(columns={"within": "tolerance"})
+    if within is None:
+        both["tolerance"] += np.hypot(both["half_width_published"].fillna(0), both["half_width_derived"].fillna(0))
     same = pd.DataFrame({name: _same(both, name) for name in columns})
     differs = [", ".join(same.columns[~row]) for row in same.to_numpy()]
     return both.assign(differs=differs, matches=same.all(axis=1))

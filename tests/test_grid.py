@@ -21,7 +21,7 @@ import pytest
 from made import record as made_up
 from typer.testing import CliRunner
 
-from asym import gemm, grid, holds, train
+from asym import data, gemm, grid, holds, train, versions
 from asym.cli import app
 from asym.config import Config
 from asym.data import DataError
@@ -147,11 +147,21 @@ def test_damaged_records_are_named_and_run_again(store, undisturbed):
 
 def test_runs_of_another_copy_of_the_data_stay_and_are_counted(store, undisturbed):
     theirs = made_up(GRID[0])
-    theirs.provenance["data_fingerprint"] = "another"
+    theirs.provenance.update(code=versions.current(), data_fingerprint="another")
     store.save(theirs)
     with pytest.warns(UserWarning, match="1 of the runs that are there used another copy of fashion_mnist") as caught:
         assert grid.run(GRID[:3], store, executor=Counting()) == grid.Outcome(2, 1, 0)
     assert len(caught) == 1 and store.load(GRID[0]) == theirs and same_as(undisturbed, store, GRID[1:3])
+
+
+def test_runs_of_other_code_stay_and_are_counted(store, undisturbed):
+    theirs = made_up(GRID[0])
+    theirs.provenance.update(code="of another day", data_fingerprint=data.load("fashion_mnist").fingerprint)
+    store.save(theirs)
+    with pytest.warns(UserWarning, match="1 of the runs that are there were made by other code") as caught:
+        assert grid.run(GRID[:2], store, executor=Counting()) == grid.Outcome(1, 1, 0)
+    assert len(caught) == 1 and store.load(GRID[0]) == theirs and same_as(undisturbed, store, GRID[1:2])
+    assert grid.run(GRID[:2], store) == grid.Outcome(0, 2, 0)  # nothing is made, nothing is said
 
 
 def test_progress_is_told_after_each_run(store):

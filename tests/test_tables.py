@@ -264,7 +264,7 @@ def test_the_whole_interval_decides(values, bounds, verdict):
     row = Claim(id="x", sentence="X.", quantity=accuracy("a", "DSR1"), **bounds).derive(evidence)
     assert (row["verdict"], row["seeds"], row["as_planned"]) == (verdict, len(values), len(values) > 2)
     assert math.isnan(row["value"]) if not values else row["value"] == pytest.approx(sum(values) / len(values))
-    assert row["tolerance"] == pytest.approx(5 + (0 if math.isnan(row["half_width"]) else row["half_width"]))
+    assert row["tolerance"] == claims.RERUN["points"]
 
 
 def test_claims_need_seeds_epochs_and_the_planned_data(dense):

@@ -115,7 +115,7 @@ def test_whatever_is_changed_in_a_register_is_found_and_named(figures):
 
 def test_a_small_number_is_checked_to_its_own_digits(figures):
     """A drift of a millionth is not a drift of a thousandth."""
-    claims = pd.DataFrame({"claim": ["a", "b"], "sentence": "X.", "value": [2e-7, 50.0], "verdict": "", "tolerance": 0.5})
+    claims = pd.DataFrame({"claim": ["a", "b"], "sentence": "X.", "value": [2e-7, 50.0], "half_width": 3.0, "verdict": ""})
     within = verify._rounding(claims["value"])
     compare = lambda values: verify.compare(claims, claims.assign(value=values), ["claim"], within=within)["matches"].tolist()  # noqa: E731
     assert compare([2e-7, 50.0]) == compare([2e-7 + 1e-13, 50.0004]) == [True, True]
@@ -167,6 +167,12 @@ def test_of_nothing_published_the_register_has_every_entry_empty(tmp_path):
 # --- comparing ------------------------------------------------------------------------------------------------------------------
 
 
+def one(value, claim="x", verdict="", half=math.nan):
+    """A register of one entry."""
+    entry = {"claim": claim, "sentence": "X.", "value": value, "half_width": half, "verdict": verdict, "tolerance": 0.5}
+    return pd.DataFrame([entry])
+
+
 @pytest.mark.parametrize(
     "published, derived, matches",
     [
@@ -181,17 +187,21 @@ def test_of_nothing_published_the_register_has_every_entry_empty(tmp_path):
     ],
 )
 def test_two_numbers_match_within_the_tolerance_or_if_there_is_none(published, derived, matches):
-    rows = [
-        pd.DataFrame({"claim": ["x"], "sentence": "X.", "value": v, "verdict": w, "tolerance": 0.5})
-        for v, w in (published, derived)
-    ]
+    rows = [one(v, verdict=w) for v, w in (published, derived)]
     (row,) = verify.compare(*rows, on=["claim"]).to_dict("records")
     assert row["matches"] is matches and (row["differs"] == "") == matches
     assert row["tolerance"] == 0.5 and row["verdict_published"] == published[1] and row["verdict_derived"] == derived[1]
 
 
+def test_other_runs_may_differ_by_both_intervals_and_the_tolerance():
+    """The mean of three runs that scatter little by luck, beside three that scatter as they do: 0.5 + sqrt(3² + 4²) = 5.5."""
+    beside = lambda value: verify.compare(one(0.0, half=3.0), one(value, half=4.0), on=["claim"]).to_dict("records")[0]  # noqa: E731
+    assert [beside(value)["matches"] for value in (5.5, -5.5, 5.6)] == [True, True, False] and beside(9.0)["tolerance"] == 5.5
+    assert not verify.compare(one(0.0, half=3.0), one(5.5, half=4.0), on=["claim"], within=pd.Series([5.0]))["matches"].any()
+
+
 def test_a_number_that_one_side_lacks_does_not_match():
-    rows = pd.DataFrame({"claim": ["x", "y"], "sentence": "X.", "value": math.nan, "verdict": "", "tolerance": 5.0})
+    rows = pd.concat([one(math.nan, "x"), one(math.nan, "y")])
     for theirs, mine in ((rows, rows[:1]), (rows[:1], rows)):
         assert verify.compare(theirs, mine, on=["claim"]).set_index("claim")["matches"].to_dict() == {"x": True, "y": False}
 
@@ -223,7 +233,7 @@ def tiny(tmp_path, monkeypatch):
         yield figures, lambda: verify.rerun(NAME, figures, tmp_path / "again", executor=executor)
 
 
-def test_a_rerun_is_compared_within_the_declared_tolerance(tiny):
+def test_a_rerun_is_compared_within_its_tolerance(tiny):
     figures, rerun = tiny
     rows = rerun()
     assert rows["matches"].all() and len(rows) == len(find(NAME).claims)
