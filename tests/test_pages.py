@@ -142,12 +142,13 @@ def test_a_page_that_trains_nothing_takes_nothing_to_train(given):
         Page("dense", {"preset": "stored", "subset": None, "unverified_data": False, "shown": "published"} | given)
 
 
-def test_a_rule_more_has_its_colour_and_marker():
+def test_a_rule_more_has_its_colour_and_marker_and_asks_for_no_runs():
     """As CONTRIBUTING says, a rule is one entry of RULES."""
-    code = "from asym import rules; rules.RULES['new'] = rules.RULES['fa']; from asym import plots; "
-    code += "print(plots.COLOURS['new'], plots.MARKERS['new'])"
+    code = "from asym import rules; rules.RULES['new'] = rules.RULES['fa']; from asym import plots, questions; "
+    code += "print(plots.COLOURS['new'], plots.MARKERS['new'], sum(len(q.cells) for q in questions.QUESTIONS.values()))"
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
-    assert told == [plots.COLOURS["bp"], plots.MARKERS["bp"]]
+    asked = sum(len(question.cells) for question in questions.QUESTIONS.values())
+    assert told == [plots.COLOURS["bp"], plots.MARKERS["bp"], str(asked)]
 
 
 def test_memory_that_was_not_measured_of_one_kind_is_not_told_by_another(tmp_path):

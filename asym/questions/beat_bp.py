@@ -12,12 +12,13 @@ from asym.quantities import accuracy, chosen
 from asym.questions import clipping, conv_dense_head, dense, depth, untied_conv, untied_feedback
 from asym.questions.dense import LOSS_WORDS
 from asym.questions.depth import KP_DECAY
-from asym.rules import RULES
+from asym.rules import find
 
 ASKS = "Can asymmetric backpropagation beat the original?"
 ANSWER = "never"
 FIGURE = "fig-beat-bp-forest"  # the page's main evidence
 MODERN = {"modern, dense": "DD", "modern, conv": "PG"}
+TRIED = ("bp", "fa", "shared_update", "kp", "usf", "frsf", "brsf", "dfa", "mirror")  # a rule of yours asks for no runs here
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 HELD_OUT = 5000
 EPOCHS = 100
@@ -29,8 +30,8 @@ def cells() -> Iterator[Cell]:
             if asked.part.startswith("table"):
                 yield replace(asked, of=asked.of or (module.__name__.rpartition(".")[2], asked.part))
     for part, net in MODERN.items():
-        for rule in RULES:
-            decay = KP_DECAY if RULES[rule].needs_decay else 0.0
+        for rule in TRIED:
+            decay = KP_DECAY if find(rule).needs_decay else 0.0
             for rate in RATES:
                 options = {"lr": rate, "weight_decay": decay, "validation": HELD_OUT, "epochs": EPOCHS}
                 yield cell(part, f"{net}R4", name=candidate(rule, rate), rules=last(rule, 4, 5), **options)
@@ -73,12 +74,12 @@ def claims() -> Iterator[Claim]:
             most=0,
         )
     for part in MODERN:
-        best = {rule: chosen(part, [candidate(rule, rate) for rate in RATES]) for rule in RULES}
+        best = {rule: chosen(part, [candidate(rule, rate) for rate in RATES]) for rule in TRIED}
         slug = part.removeprefix("modern, ")
         yield Claim(
             id=f"beat-modern-{slug}-bp", sentence="Backpropagation with its chosen learning rate ends here.", quantity=best["bp"]
         )
-        for rule in RULES:
+        for rule in TRIED:
             if rule != "bp":
                 yield Claim(
                     id=f"beat-modern-{slug}-{rule}",
