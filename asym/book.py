@@ -25,7 +25,7 @@ BESIDE = (
 )
 CLAIMS = (
     "What each entry says, the original's value, and ours: the mean over seeds with its 95 % t interval, "
-    "* of fewer than three seeds, † not of the planned data and epochs."
+    "* of fewer than three seeds, † not of the planned data and epochs. A verdict in brackets has no part in the question's."
 )
 MARKED = (
     "Marks: * fewer than three seeds; † not the planned data, or fewer epochs than planned. A number without a mark is of the "

@@ -110,7 +110,7 @@ def judge(claims: Iterable[Claim], evidence: Evidence) -> pd.DataFrame:
 
 def as_text(judged: pd.DataFrame) -> list[dict]:
     """The lines of a table of claims: what each says, the original's value, ours with its interval and mark, what it was trained
-    on, and the verdict."""
+    on, and the verdict, in brackets where the question's does not read it."""
     return [
         {
             "claim": entry["sentence"],
@@ -119,7 +119,7 @@ def as_text(judged: pd.DataFrame) -> list[dict]:
             "unit": entry["unit"],
             "seeds": entry["seeds"],
             "trained on": entry["trained_on"],
-            "verdict": entry["verdict"],
+            "verdict": f"({entry['verdict']})" if entry["verdict"] and not entry["answers"] else entry["verdict"],
         }
         for entry in judged.to_dict("records")
     ]
@@ -140,9 +140,14 @@ def verdict(judged: pd.DataFrame) -> str:
 
 
 def summary(judged: pd.DataFrame) -> str:
-    """How many of the claims have which verdict, in words."""
-    counts = judged.loc[judged["verdict"] != "", "verdict"].value_counts()
-    return (
-        ", ".join(f"{counts[v]} {v}" for v in (HOLDS, CONTRADICTED, OPEN, UNTESTED) if v in counts)
-        + f" (of {counts.sum()} claims)"
-    )
+    """How many of the claims that the question's verdict reads have which verdict, in words; and how many of the others."""
+    answer, other = (judged.loc[(judged["verdict"] != "") & (judged["answers"] == answers), "verdict"] for answers in (True, False))
+    if not len(other):
+        return f"{_counted(answer)} (of {len(answer)} claims)"
+    return f"{_counted(answer)} (of {len(answer)} claims that the answer makes); beside them {_counted(other)} (of {len(other)} others)"
+
+
+def _counted(verdicts: pd.Series) -> str:
+    counts = verdicts.value_counts()
+    words = {kind: "hold" if kind == HOLDS and count > 1 else kind for kind, count in counts.items()}
+    return ", ".join(f"{counts[kind]} {words[kind]}" for kind in (HOLDS, CONTRADICTED, OPEN, UNTESTED) if kind in counts)

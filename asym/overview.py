@@ -55,7 +55,10 @@ def show_claims(questions: list[dict], word: str) -> Numbered | Markdown:
     rows = [{"page": _link(entry["name"], entry)} | row for entry, judged in having for row in claims.as_text(judged)]
     if not rows:
         return Markdown("None.")
-    caption = "The original's value of each claim, and ours: the mean over seeds with its 95 % t interval."
+    caption = (
+        "The original's value of each claim, and ours: the mean over seeds with its 95 % t interval. A verdict in brackets has no "
+        "part in its question's."
+    )
     name, said = f"tbl-verdicts-{word.replace(' ', '-')}", ("unit", "seeds", "trained on", "verdict")
     return Numbered(pd.DataFrame(rows), name, caption, "claims", markdown=("page",), said=said)
 

@@ -19,7 +19,7 @@ from asym.cells import LAYERS, kind, rules_of
 from asym.frames import interval
 from asym.rules import RULES
 from asym.soundness import BOUNDS as SHARES_AND_ANGLES
-from asym.tables import AGREES, DIFFERS, telling
+from asym.tables import COMPATIBLE, DIFFERS, telling
 
 STYLE = {
     "svg.hashsalt": "asym",  # the same figure gives the same bytes
@@ -264,14 +264,14 @@ def beside_original(table: pd.DataFrame, panel: str = "loss") -> Figure:
         for entry, row in zip(table.to_dict("records"), rows, strict=True):
             if entry[panel] != name:
                 continue
-            as_planned = entry["verdict"] in (AGREES, DIFFERS)
+            as_planned = entry["verdict"] in (COMPATIBLE, DIFFERS)
             _dot(ax, entry["ours"], names.index(row), entry["half_width"], as_planned, color=_of_name(entry["network"]))
             ax.plot(entry["original"], names.index(row), "x", color=NEUTRAL, ms=7, mew=2)
         ax.set(xlabel="test accuracy (%)")
     _within(axes, "accuracy", "x")
     axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()
-    _beside_legend(figure, "original, one seed", not table["verdict"].isin((AGREES, DIFFERS)).all())
+    _beside_legend(figure, "original, one seed", not table["verdict"].isin((COMPATIBLE, DIFFERS)).all())
     return figure
 
 

@@ -109,7 +109,10 @@ def _span(level: str, shown: Shown, part: str, asked: int) -> str:
     epochs = sorted({record.config.epochs for record in found})
     span = f", {' to '.join(map(str, dict.fromkeys((epochs[0], epochs[-1]))))} epochs" if epochs else ""
     half = ", in bf16" if any(record.config.precision == "bf16" for record in found) else ""
-    return f"{level}, {len(found)} of {asked} runs{span}{half}"
+    some = level != shown.levels[part]  # of single nets alone
+    nets = dict.fromkeys(cell.network for cell in shown.cells if some and cell.part == part and shown.level(cell) == level)
+    of = f" of {', '.join(nets)}" if nets else ""
+    return f"{level}, {len(found)} of {asked} runs{of}{span}{half}"
 
 
 def _seeds(records: Iterable[Record]) -> str:

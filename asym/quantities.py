@@ -16,7 +16,7 @@ from asym.results import Record
 
 TYPES = {"value": float, "whole": bool, "data": str, "epochs": str}
 EMPTY = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in TYPES.items()}, index=pd.Index([], name="seed"))
-JUMPS = 20  # epochs
+LEVEL = JUMPS = 20  # epochs
 SHARES = ("idle", "sign_agreement")  # measures that are fractions, given in %
 
 
@@ -114,16 +114,26 @@ def alone(network: str, **fields: str) -> Quantity:
 
 def jumps(part: str, network: str, **fields: str) -> Quantity:
     """How much the test accuracy jumps from epoch to epoch at the end: its standard deviation over the last 20 epochs."""
+    return _over_the_last("std", f"standard deviation over {JUMPS} epochs", part, network, fields)
+
+
+def level(part: str, network: str, **fields: str) -> Quantity:
+    """Where the test accuracy is at the end whatever it jumps by: its mean over the last 20 epochs."""
+    return _over_the_last("mean", f"mean over {LEVEL} epochs", part, network, fields)
+
+
+def _over_the_last(statistic: str, words: str, part: str, network: str, fields: dict[str, str]) -> Quantity:
+    """Of the test accuracy over the last 20 epochs; a run of fewer has none: most of it is the beginning."""
     end = accuracy(part, network, **fields)
 
     def at(evidence: Evidence, epoch: int) -> pd.DataFrame:
         rows = _rows(evidence, part, network, fields)
-        last = rows[rows["epoch"].between(max(1, epoch - JUMPS + 1), epoch)]
-        deviations = 100 * last.groupby("seed")["test_accuracy"].std()
+        last = rows[rows["epoch"].between(max(1, epoch - LEVEL + 1), epoch)].groupby("seed")["test_accuracy"]
+        found = 100 * last.agg(statistic)[last.count() == LEVEL]
         values = end.at(evidence, epoch)
-        return values.assign(value=deviations.reindex(values.index)).dropna(subset="value")
+        return values.assign(value=found.reindex(values.index)).dropna(subset="value")
 
-    return Quantity(f"standard deviation over {JUMPS} epochs of {end.text}", "points", end.horizon, at)
+    return Quantity(f"{words} of {end.text}", "points", end.horizon, at)
 
 
 def diverged(part: str, network: str, **fields: str) -> Quantity:

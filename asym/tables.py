@@ -12,8 +12,9 @@ from asym.frames import at_epoch, frame, interval
 from asym.results import Record
 
 ORIGINAL = Path(__file__).parent / "original" / "results.csv"
+OTHER_DATA = "other data"
 CELL = ["network", "activation", "loss", "optimizer"]
-AGREES, DIFFERS = "agrees", "differs"
+COMPATIBLE, DIFFERS = "compatible", "differs"
 
 
 def original(part: str | None = None) -> pd.DataFrame:
@@ -33,7 +34,7 @@ def beside_original(cells: Iterable[Cell], found: Iterable[tuple[Cell, Record]])
 
     Columns: part, network, loss, activation, optimizer, epochs (NaN: not printed; ours is read at the plan's last); original and
     ours (test accuracy, %), half_width of the 95 % t interval of our mean over seeds, seeds, diverged (how many of them),
-    difference (ours - original), epochs_run, dataset, and verdict: "agrees" where the original's single run lies where a further
+    difference (ours - original), epochs_run, dataset, and verdict: "compatible" where the original's single run lies where a further
     seed of ours would with 95 % probability, else "differs"; or why there is none: "not run", "other data", "fewer epochs",
     "fewer than 3 seeds". A preset that stops before the original's epoch is read at its own last. Cells without runs stay, empty.
     """
@@ -52,7 +53,7 @@ def beside_original(cells: Iterable[Cell], found: Iterable[tuple[Cell, Record]])
         row |= {"epochs_run": epoch, "dataset": config.dataset, "original": entry["accuracy_percent"]}
         row |= _ours(at_epoch(mine, epoch) if len(mine) else mine, entry["accuracy_percent"])
         if row["seeds"] and not mine["as_planned"].all():
-            row["verdict"] = "other data"
+            row["verdict"] = OTHER_DATA
         elif row["seeds"] and epoch < asked:
             row["verdict"] = "fewer epochs"
         rows.append(row)
@@ -87,7 +88,7 @@ def _as_text(entry: dict) -> dict:
         "epochs": epochs + (f" (ours {entry['epochs_run']})" if other else ""),
         "original": f"{entry['original']:.2f}",
         "ours": points(entry["ours"], telling(entry["half_width"])),
-        "difference": f"{entry['difference']:+.2f}" if entry["seeds"] else "",
+        "difference": f"{entry['difference']:+.2f}" if entry["seeds"] and entry["verdict"] != OTHER_DATA else "",
         "seeds": entry["seeds"],
         "diverged": entry["diverged"],
         "verdict": entry["verdict"],
@@ -107,12 +108,12 @@ def _ours(values: pd.DataFrame, printed: float) -> dict:
     mean, half = interval(percent)
     seeds = len(percent)
     # a new seed's value scatters by sqrt(n + 1) times as much as the mean of n
-    agrees = AGREES if abs(printed - mean) <= half * math.sqrt(seeds + 1) else DIFFERS
+    compatible = abs(printed - mean) <= half * math.sqrt(seeds + 1)
     return {
         "ours": mean,
         "half_width": half,
         "difference": mean - printed,
         "seeds": seeds,
         "diverged": int(values["diverged"].sum()),
-        "verdict": agrees if seeds >= 3 else "fewer than 3 seeds",
+        "verdict": "fewer than 3 seeds" if seeds < 3 else COMPATIBLE if compatible else DIFFERS,
     }

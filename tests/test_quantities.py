@@ -8,7 +8,7 @@ import pytest
 from made import record
 
 from asym.cells import cell
-from asym.quantities import Evidence, accuracy, chosen, diverged, jumps, measure, overfit
+from asym.quantities import Evidence, accuracy, chosen, diverged, jumps, level, measure, overfit
 
 
 def run(network, reached=0.5, *, seed=0, epochs=10, part="a", planned=None, made=None, **options):
@@ -106,10 +106,18 @@ def test_the_jumps_are_the_deviation_over_the_last_epochs():
     found = [run("DS0", 0.5, seed=0, epochs=30), run("DS0", 0.25, seed=1, epochs=30)]
     step = statistics.stdev(range(20)) * 50 / 30
     assert values(jumps("a", "DS0"), *found) == {0: pytest.approx(step), 1: pytest.approx(step / 2)}
-    assert values(jumps("a", "DS0"), run("DS0")) == {0: pytest.approx(statistics.stdev(range(10)) * 5)}
-    assert values(jumps("a", "DS0"), run("DS0", epochs=1)) == {}  # one epoch does not jump
-    short = run("DS0", epochs=5, planned={"epochs": 10})
+    assert values(jumps("a", "DS0"), run("DS0", epochs=20)) == {0: pytest.approx(statistics.stdev(range(20)) * 2.5)}
+    assert values(jumps("a", "DS0"), run("DS0", epochs=19)) == {}  # of a short run most is the rise at its beginning
+    assert values(jumps("a", "DS0"), run("DS0", epochs=30, made={"diverged_at": 9})) == {}
+    short = run("DS0", epochs=20, planned={"epochs": 30})
     assert whole(jumps("a", "DS0"), short) == {0: False} and whole(jumps("a", "DS0"), *found) == {0: True, 1: True}
+
+
+def test_the_level_is_the_mean_over_the_last_epochs():
+    found = [run("DS0", 0.5, seed=0, epochs=30), run("DS0", 0.25, seed=1, epochs=30)]
+    mean = statistics.mean(range(11, 31)) * 50 / 30
+    assert values(level("a", "DS0"), *found) == {0: pytest.approx(mean), 1: pytest.approx(mean / 2)}
+    assert values(level("a", "DS0"), run("DS0", epochs=19)) == {} and level("a", "DS0").unit == "points"
 
 
 def test_runs_of_two_copies_of_the_data_say_so_and_have_no_difference():

@@ -72,7 +72,7 @@ def test_beside_original(dense):
     assert control["half_width"] == pytest.approx(stats.t.ppf(0.975, 2) / math.sqrt(3))
     assert control["difference"] == pytest.approx(51 - 50.06)
     verdicts = rows.set_index(["network", "loss"])["verdict"]
-    assert verdicts["DS0", "ce"] == "agrees"
+    assert verdicts["DS0", "ce"] == "compatible"
     assert verdicts["DSR2-U", "ce"] == "differs"  # 50.49 against 40, 41, 42
 
 
@@ -82,14 +82,14 @@ def test_agreement_is_the_range_of_one_further_seed():
     inside = 0
     for first in rng.normal(50, 2, (2000, 4)):
         rows = pd.DataFrame({"test_accuracy": first[:3] / 100, "diverged": False})
-        inside += tables._ours(rows, first[3])["verdict"] == "agrees"
+        inside += tables._ours(rows, first[3])["verdict"] == "compatible"
     assert 0.93 < inside / 2000 < 0.97
 
 
 def test_there_is_a_verdict_only_on_three_seeds_of_the_planned_data_and_epochs(dense):
     wanted, found = dense
     judge = lambda found, wanted=wanted: set(tables.beside_original(wanted, found)["verdict"])  # noqa: E731
-    assert judge(found) == {"agrees", "differs"} and judge([]) == {"not run"}
+    assert judge(found) == {"compatible", "differs"} and judge([]) == {"not run"}
     assert judge([pair for pair in found if pair[0].config.seed < 2]) == {"fewer than 3 seeds"}
     for overrides, verdict in (
         ({"epochs": 99}, "fewer epochs"),
@@ -146,7 +146,7 @@ def test_networks_of_one_name_are_told_apart_by_activation_and_optimizer():
 def test_the_table_as_text(dense):
     rows = tables.as_text(tables.beside_original(*dense))
     first = {"table": "2", "network": "DS0", "activation": "relu", "loss": "ce", "epochs": "100", "original": "50.06"}
-    ours = {"ours": "51.00 ± 2.48", "difference": "+0.94", "seeds": 3, "diverged": 0, "verdict": "agrees"}
+    ours = {"ours": "51.00 ± 2.48", "difference": "+0.94", "seeds": 3, "diverged": 0, "verdict": "compatible"}
     assert rows.iloc[0].to_dict() == first | ours
     short = tables.as_text(tables.beside_original(*made("table 2", question="dense", epochs=4, seeds=[0])))
     assert short.iloc[0][["epochs", "ours", "verdict"]].tolist() == ["100 (ours 4)", "40.00", "fewer epochs"]
@@ -341,8 +341,11 @@ def test_a_questions_verdict(found, verdict):
 
 
 def test_the_summary_counts_the_claims_and_leaves_the_numbers_out():
-    judged = pd.DataFrame({"verdict": [claims.UNTESTED, claims.HOLDS, "", claims.HOLDS]})
-    assert claims.summary(judged) == "2 holds, 1 not yet tested (of 3 claims)"
+    judged = pd.DataFrame({"verdict": [claims.UNTESTED, claims.HOLDS, "", claims.HOLDS], "answers": True})
+    assert claims.summary(judged) == "2 hold, 1 not yet tested (of 3 claims)"
+    judged = pd.concat([judged, pd.DataFrame({"verdict": [claims.OPEN, claims.HOLDS], "answers": False})])
+    beside = "2 hold, 1 not yet tested (of 3 claims that the answer makes); beside them 1 holds, 1 not settled (of 2 others)"
+    assert claims.summary(judged) == beside
 
 
 # --- figures --------------------------------------------------------------------------------------------------------------------

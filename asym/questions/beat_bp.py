@@ -60,6 +60,11 @@ def compared() -> Iterator[tuple[Cell, str, str]]:
         yield asked, elsewhere.get(asked.part, asked.part), control_of(asked)
 
 
+def _printed_in(part: str, activation: str) -> str:
+    """The table in which the original prints the control of a part."""
+    return clipping.CONTROLS[activation] if part == clipping.TABLE else untied_feedback.TABLES.get(part, part)
+
+
 def claims() -> Iterator[Claim]:
     for asked, part, control in compared():
         config = asked.config
@@ -70,7 +75,7 @@ def claims() -> Iterator[Claim]:
             id="beat-" + "-".join([asked.part.split()[1], asked.network.replace(" ", "-"), *on.values()]),
             sentence=f"{words}, {asked.network} of {asked.part} does not beat its control {control} after {epoch} epochs.",
             quantity=accuracy(asked.part, asked.network, epoch=epoch, **on) - accuracy(part, control, epoch=epoch, **on),
-            published=printed(asked.part, asked.network, **on) - printed(part, control, **on),
+            published=printed(asked.part, asked.network, **on) - printed(_printed_in(part, config.activation), control, **on),
             most=0,
         )
     for part in MODERN:

@@ -17,6 +17,7 @@ OPTIMIZERS = {"adam": {}, "sgd": {"optimizer": "sgd", "lr": TEXT_LR}}
 NETWORKS = {"dense": ("DS0", "DSR2"), "conv": ("PG0", "PGR2")}
 EPOCHS = 100
 TABLE = "table 15"
+CONTROLS = {"relu": "table 6", "tanh": "table 7"}  # where the original prints the nets without clipping
 CLIP = 0.1
 CLIPPED = {  # name in the table: network, what is clipped
     "PG0-clip": ("PG0", {"clip_weight": CLIP}),
@@ -69,14 +70,14 @@ def claims() -> Iterator[Claim]:
                             f"{RUINED:.0f} points lost.",
                             quantity=accuracy(part, name(network, kind, bound), epoch=EPOCHS, optimizer=optimizer) - free,
                             most=-RUINED,
+                            answers=bound < max(values),  # the loosest is a control: what hardly clips ruins nothing
                         )
     for claim in _table_claims():
         yield replace(claim, answers=False)  # the answer is that of clipped gradients
 
 
 def _table_claims() -> Iterator[Claim]:
-    controls = {"relu": "table 6", "tanh": "table 7"}
-    for activation, part in controls.items():
+    for activation, part in CONTROLS.items():
         on = {"activation": activation}
         theirs = printed(TABLE, "PGR2-clip", activation=activation) - printed(part, "PGR2", loss="ce")
         yield Claim(

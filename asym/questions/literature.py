@@ -16,22 +16,20 @@ ASKS = "Do our numbers agree with those that others published?"
 ANSWER = ""  # the original does not ask
 FIGURE = "fig-literature-beside"  # the page's main evidence
 FIGURES = Path(__file__).parent.parent / "literature.csv"
-WIDE = "3x1000 tanh"
-RULES = ("bp", "fa", "dfa", "shared_update", "kp", "mirror")
-NEAR = 5.0  # points
+# the deep net of Nokland 2016, and of the width and depth of the weight-mirror code's
+WIDE, MIRROR = "3x1000 tanh", "1x1000 tanh"
+RULES = {WIDE: (3, ("bp", "fa", "dfa")), MIRROR: (1, ("bp", "fa", "mirror", "shared_update", "kp"))}
+NEAR = 2.0  # points
 # the delta angle that the weight-mirror code's runs end with; those that it calls KP have no decay, and so are shared updates
 ANGLES = {"fa": 48.8, "mirror": 7.7, "shared_update": 1.7, "kp": math.nan}
 
 
 def cells() -> Iterator[Cell]:
-    hidden = (1000, 1000, 1000)  # Nokland 2016's deep net
-    for rule in RULES:
-        options = {"rules": last(rule, 3, 4), "weight_decay": KP_DECAY if rule == "kp" else 0.0}
-        yield Cell(
-            part=WIDE,
-            network=rule,
-            config=Config(dataset="cifar10", hidden=hidden, activation="tanh", epochs=100, **options),
-        )
+    for part, (layers, rules) in RULES.items():
+        for rule in rules:
+            options = {"rules": last(rule, layers, layers + 1), "weight_decay": KP_DECAY if rule == "kp" else 0.0}
+            config = Config(dataset="cifar10", hidden=(1000,) * layers, activation="tanh", epochs=100, **options)
+            yield Cell(part=part, network=rule, config=config)
     untied = ("untied_conv", "table 10")
     for network in ("PG-Untie", "PG-Untie-R4"):
         yield cell("locally connected", network, epochs=200, activation="tanh", of=untied)
@@ -76,6 +74,6 @@ def claims() -> Iterator[Claim]:
         yield Claim(
             id=f"mirror-code-{rule}-angle",
             sentence=f"The error that {rule} sends back through the output layer ends at this angle to backpropagation's.",
-            quantity=measure("delta_angle", WIDE, rule, 4),
+            quantity=measure("delta_angle", MIRROR, rule, 2),
             published=angle,
         )

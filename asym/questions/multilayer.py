@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 from asym.cells import Cell, table, with_shared
 from asym.claims import Claim
-from asym.quantities import accuracy, diverged, jumps, measure
+from asym.quantities import LEVEL, accuracy, diverged, jumps, level, measure
 
 ASKS = "How do several random-feedback layers behave together?"
 ANSWER = "very unstable, most of all in conv nets"
-FIGURE = "fig-multilayer-against-count"  # the page's main evidence
+FIGURE = "fig-multilayer-curves"  # the page's main evidence
 COUNTS = range(5)
 PARTS = {"dense": "DD", "conv": "PG", "conv, tanh": "PG"}
 WORDS = {"dense": "the deep dense net", "conv": "the conv net with relu", "conv, tanh": "the conv net with tanh"}
@@ -60,6 +60,11 @@ def claims() -> Iterator[Claim]:
                 id=f"multilayer-{slug}-{name}",
                 sentence=f"In {words}, {name} ends this far from {prefix}0.",
                 quantity=minus[name],
+            )
+            yield Claim(
+                id=f"multilayer-{slug}-{name}-level",
+                sentence=f"In {words}, averaged over the last {LEVEL} epochs, {name} ends this far from {prefix}0.",
+                quantity=level(part, name) - level(part, f"{prefix}0"),
             )
             yield Claim(
                 id=f"multilayer-{slug}-{name}-diverged",
