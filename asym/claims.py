@@ -141,10 +141,10 @@ def verdict(judged: pd.DataFrame) -> str:
 
 def summary(judged: pd.DataFrame) -> str:
     """How many of the claims that the question's verdict reads have which verdict, in words; and how many of the others."""
-    answer, other = (judged.loc[(judged["verdict"] != "") & (judged["answers"] == answers), "verdict"] for answers in (True, False))
-    if not len(other):
-        return f"{_counted(answer)} (of {len(answer)} claims)"
-    return f"{_counted(answer)} (of {len(answer)} claims that the answer makes); beside them {_counted(other)} (of {len(other)} others)"
+    having = judged[judged["verdict"] != ""]
+    answer, other = (having.loc[having["answers"] == answers, "verdict"] for answers in (True, False))
+    of = f"(of {len(answer)} claims that the answer makes); beside them {_counted(other)} (of {len(other)} others)"
+    return f"{_counted(answer)} {of if len(other) else f'(of {len(answer)} claims)'}"
 
 
 def _counted(verdicts: pd.Series) -> str:

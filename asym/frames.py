@@ -105,11 +105,13 @@ def from_control(runs: pd.DataFrame, rules: Iterable[str]) -> pd.DataFrame:
 
 
 def beside_unclipped(runs: pd.DataFrame) -> pd.DataFrame:
-    """The last rows of runs with clipped gradients, and at that epoch those of the same nets without, once a kind of clipping."""
+    """The last rows of runs with clipped gradients, and at that epoch those of the same nets and seeds without, once a kind of
+    clipping."""
     clipped = last_epoch(runs[runs["bound"].notna()])
     found = [clipped]
     for (part, optimizer, kind), rows in clipped.groupby(["part", "optimizer", "clipped"], sort=False):
         free = runs[(runs["part"] == part) & (runs["optimizer"] == optimizer) & runs["bound"].isna()]
+        free = free[free["seed"].isin(rows["seed"])]
         found.append(at_epoch(free, int(rows["epochs"].max())).assign(clipped=kind))
     return pd.concat(found)
 

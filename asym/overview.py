@@ -56,8 +56,8 @@ def show_claims(questions: list[dict], word: str) -> Numbered | Markdown:
     if not rows:
         return Markdown("None.")
     caption = (
-        "The original's value of each claim, and ours: the mean over seeds with its 95 % t interval. A verdict in brackets has no "
-        "part in its question's."
+        "The original's value of each claim, and ours: the mean over seeds with its 95 % t interval. A verdict in brackets has "
+        "no part in its question's."
     )
     name, said = f"tbl-verdicts-{word.replace(' ', '-')}", ("unit", "seeds", "trained on", "verdict")
     return Numbered(pd.DataFrame(rows), name, caption, "claims", markdown=("page",), said=said)

@@ -102,9 +102,13 @@ def _told(rows: pd.DataFrame, panel: str) -> dict[str, str]:
     """What each panel's nets are trained on and for how long, where the panels differ in it."""
     if not {"dataset", "epochs"} <= set(rows) or panel == "dataset":
         return {}
-    trained = rows.groupby(panel, sort=False).agg({"dataset": "first", "epochs": "max"})
-    alike = len(trained.drop_duplicates()) == 1
-    return {} if alike else {name: f"{row.dataset}, {row.epochs} epochs" for name, row in trained.iterrows()}
+    trained = {name: _trained(of_panel) for name, of_panel in rows.groupby(panel, sort=False)}
+    return {} if len(set(trained.values())) == 1 else trained
+
+
+def _trained(rows: pd.DataFrame) -> str:
+    epochs = " to ".join(map(str, dict.fromkeys((rows["epochs"].min(), rows["epochs"].max()))))
+    return f"{rows['dataset'].iloc[0]}, {epochs} epochs"
 
 
 def _panels(names: list[str], height: float, told: dict[str, str] | None = None, **options) -> tuple[Figure, list[Axes]]:
@@ -120,11 +124,11 @@ def _panels(names: list[str], height: float, told: dict[str, str] | None = None,
     return figure, list(axes.flat[: len(names)])
 
 
-def _epochs(ax: Axes, last: int) -> None:
-    """Whole epochs on the x axis; a logarithmic one where what is drawn there reaches beyond ten times our last."""
+def _epochs(ax: Axes, shortest: int) -> None:
+    """Whole epochs on the x axis; a logarithmic one where what is drawn there reaches beyond ten times our shortest run."""
     drawn = max(max(line.get_xdata()) for line in ax.get_lines())
-    if drawn <= 10 * last:
-        ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    if drawn <= 10 * shortest:
+        ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4, integer=True))
         return
     ticks = [epoch for epoch in (1, 3, 10, 30, 100, 300) if epoch <= drawn]
     ax.set_xscale("log")
@@ -201,7 +205,8 @@ def against(
 
 def learning_curves(runs: pd.DataFrame, printed: pd.DataFrame, panel: str = "loss") -> Figure:
     """Test accuracy (%) against the epoch, a panel a value of a column and a line a network; the original's numbers as crosses,
-    at the plan's last epoch where it prints none. The epochs are logarithmic where ours are few beside the original's.
+    at the plan's last epoch where it prints none. The epochs are logarithmic where those of some of our runs are few beside what
+    is drawn.
 
     runs: frames.frame; printed: tables.original of the same part.
     """
@@ -222,7 +227,7 @@ def learning_curves(runs: pd.DataFrame, printed: pd.DataFrame, panel: str = "los
                 cross = {"color": style[network]["color"], "ms": 8, "mew": 2, "clip_on": False}
                 ax.plot(theirs["epochs"], theirs["accuracy_percent"], "x", **cross)
         ax.set(xlabel="epoch", ylabel="test accuracy (%)" if ax is axes[0] else "")
-        _epochs(ax, runs["epoch"].max())
+        _epochs(ax, runs.loc[runs[panel] == name, "epochs"].min())
     _within(axes, "accuracy")
     cross = plt.Line2D([], [], color="black", ls="", marker="x", ms=8, mew=2)
     _legend(figure, axes, (("original", cross),))
@@ -244,7 +249,7 @@ def train_and_test(runs: pd.DataFrame, panel: str = "activation") -> Figure:
                     label = network if value == "accuracy" else None
                     _band(ax, summary, "epoch", color=style[network]["color"], ls=dash, lw=1.4, label=label)
         ax.set(xlabel="epoch", ylabel="accuracy (%)" if ax is axes[0] else "")
-        _epochs(ax, runs["epoch"].max())
+        _epochs(ax, runs.loc[runs[panel] == name, "epochs"].min())
     _within(axes, "accuracy")
     _legend(figure, axes, (("training", plt.Line2D([], [], color="black", ls="--")),))
     return figure
@@ -318,8 +323,8 @@ def beside_published(judged: pd.DataFrame) -> Figure:
 def _beside_legend(figure: Figure, theirs: str, untested: bool, ours: str = "ours, 95 % interval over seeds") -> None:
     dot = {"color": NEUTRAL, "marker": "o", "ls": "-"}
     hollow = [_sample("the same, not yet tested as planned", **dot, **UNTESTED_STYLE)] if untested else []
-    cross = _sample(theirs, color=NEUTRAL, marker="x", ms=7, mew=2, ls="")
-    _legend(figure, [], tuple((sample.get_label(), sample) for sample in (_sample(ours, **dot), *hollow, cross)))
+    cross = [_sample(theirs, color=NEUTRAL, marker="x", ms=7, mew=2, ls="")] if theirs else []
+    _legend(figure, [], tuple((sample.get_label(), sample) for sample in (_sample(ours, **dot), *hollow, *cross)))
 
 
 def nothing() -> Figure:
@@ -338,10 +343,11 @@ def forest(judged: pd.DataFrame, names: list[str]) -> Figure:
     for y, entry in enumerate(judged.to_dict("records")):
         _dot(ax, entry["value"], y, entry["half_width"], entry["as_planned"], color=NEUTRAL, ms=4, capsize=2)
         ax.plot(entry["original"], y, "x", color=NEUTRAL, ms=6, mew=1.6)
+    theirs = "original, one seed" if judged["original"].notna().any() else ""
     ax.axvline(0, color="0.3", lw=1)
     ax.set_yticks(range(len(names)), names, fontsize=8)
     ax.set(xlabel="test accuracy minus that of backpropagation (points)", ylim=(len(names) - 0.5, -0.5))
-    _beside_legend(figure, "original, one seed", not judged["as_planned"].all(), "ours, paired by seed, 95 % interval")
+    _beside_legend(figure, theirs, not judged["as_planned"].all(), "ours, paired by seed, 95 % interval")
     return figure
 
 

@@ -34,9 +34,10 @@ def beside_original(cells: Iterable[Cell], found: Iterable[tuple[Cell, Record]])
 
     Columns: part, network, loss, activation, optimizer, epochs (NaN: not printed; ours is read at the plan's last); original and
     ours (test accuracy, %), half_width of the 95 % t interval of our mean over seeds, seeds, diverged (how many of them),
-    difference (ours - original), epochs_run, dataset, and verdict: "compatible" where the original's single run lies where a further
-    seed of ours would with 95 % probability, else "differs"; or why there is none: "not run", "other data", "fewer epochs",
-    "fewer than 3 seeds". A preset that stops before the original's epoch is read at its own last. Cells without runs stay, empty.
+    difference (ours - original), epochs_run, dataset, and verdict: "compatible" where the original's single run lies where a
+    further seed of ours would with 95 % probability, else "differs"; or why there is none: "not run", "other data", "fewer
+    epochs", "fewer than 3 seeds". A preset that stops before the original's epoch is read at its own last. Cells without runs
+    stay, empty.
     """
     cells, runs = list(cells), frame(found)
     ours = {_key(cell): cell for cell in cells}

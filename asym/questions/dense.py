@@ -81,6 +81,12 @@ def claims() -> Iterator[Claim]:
                 sentence=f"The weight angle of layer {layer} of {network} ends here.",
                 quantity=measure("weight_angle", PART, network, layer, loss="ce"),
             )
+        if network == "DSR2-U":
+            yield Claim(
+                id="dense-DSR2-U-ratio-3",
+                sentence="The feedback of layer 3 of DSR2-U ends so many times as large as the weight.",
+                quantity=measure("feedback_ratio", PART, network, 3, loss="ce"),
+            )
         yield Claim(
             id=f"dense-{network}-gradient",
             sentence=f"The first layer's gradient in {network} ends at this angle to backpropagation's.",

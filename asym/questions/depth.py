@@ -44,8 +44,7 @@ def claims() -> Iterator[Claim]:
             network = f"DDR{count}"
             yield Claim(
                 id=f"depth-R{count}-{loss}",
-                sentence=f"{words}, the deep net with random feedback in its last {layers} loses more than "
-                f"{COSTLY:.0f} points.",
+                sentence=f"{words}, the deep net with random feedback in its last {layers} loses more than {COSTLY:.0f} points.",
                 quantity=accuracy(PART, network, loss=loss, epoch=100) - accuracy(PART, "DD0", loss=loss, epoch=100),
                 published=printed(PART, network, 100, loss=loss) - printed(PART, "DD0", 100, loss=loss),
                 most=-COSTLY,
@@ -75,8 +74,8 @@ def claims() -> Iterator[Claim]:
             )
             yield Claim(
                 id=f"depth-shared-R{count}-{loss}-level",
-                sentence=f"{words} and averaged over the last {LEVEL} epochs, updating B too changes the net with random feedback "
-                f"in its last {layers} by this much.",
+                sentence=f"{words} and averaged over the last {LEVEL} epochs, updating B too changes the net with random "
+                f"feedback in its last {layers} by this much.",
                 quantity=level(PART, shared, loss=loss) - level(PART, network, loss=loss),
             )
     floor = quantities.alone("DD0")
@@ -102,6 +101,13 @@ def claims() -> Iterator[Claim]:
     for rule, quantity in fall.items():
         yield Claim(
             id=f"depth-fall-{rule}", sentence=f"From two layers to eight, {rule} changes by this much.", quantity=quantity
+        )
+    for depth in (2, 8):
+        yield Claim(
+            id=f"depth-kp-{depth}",
+            sentence=f"With {depth} layers Kolen-Pollack feedback, which decays the weights, ends this far from undecayed "
+            "backpropagation.",
+            quantity=_sweep(depth, "kp") - _sweep(depth, "bp"),
         )
     for network in ("DDR1", "DDR4", "DDR4-U"):
         yield Claim(
