@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import math
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,7 @@ from typing import Annotated
 import pandas as pd
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from tqdm import tqdm
 
 from asym import bench, cost, gemm, grid, kernels, presets, publication, questions, tables, verify, versions
@@ -27,7 +28,8 @@ from asym.data import DataError
 from asym.results import Record, Store
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
-console = Console()
+WIDE = 10_000  # columns of what is no terminal: nothing is cut or broken there
+console = Console(width=None if sys.stdout.isatty() else WIDE)
 
 Question = Annotated[str | None, typer.Argument(help=f"One of {', '.join(questions.QUESTIONS)}; all without it.")]
 PresetName = Annotated[str, typer.Option("--preset", help=f"One of {', '.join(presets.PRESETS)}.")]
@@ -87,7 +89,7 @@ def status(
     records = [*store.records(), *publication.library(figures).values()]
     devices = list(dict.fromkeys([gemm.processor(), *(record.provenance["device"] for record in records)]))
     hours = [f"hours left, {device}" for device in devices]
-    table = Table("question" if preset else "preset", "cells", "runs", "done", "left", "epochs left", *hours)
+    table = _table("question" if preset else "preset", "cells", "runs", "done", "left", "epochs left", *hours)
     for name, (cells, configs) in rows.items():
         left = [config for config in configs if store.load(config) is None]
         numbers = (cells, len(configs), len(configs) - len(left), len(left), sum(config.epochs for config in left))
@@ -115,7 +117,7 @@ def show(question: str, preset: PresetName = "quick") -> None:
     if not len(rows):
         console.print(f"the original prints no table for {question}; asym status tells which of its runs there are")
         return
-    shown = Table(*rows.columns, title=f"{question}, preset {preset}")
+    shown = _table(*rows.columns, title=f"{question}, preset {preset}")
     for row in rows.astype(str).itertuples(index=False):
         shown.add_row(*row)
     console.print(shown)
@@ -231,7 +233,7 @@ def timings(
     report = bench.measure(quick)
     if json_file:
         json_file.write_text(json.dumps(report, indent=1) + "\n")
-    table = Table("goal", "median", "quartiles", "bound", "rounds", "verdict", title=report["machine"]["processor"])
+    table = _table("goal", "median", "quartiles", "bound", "rounds", "verdict", title=report["machine"]["processor"])
     for row in report["goals"]:
         found = ("", "") if row["median"] is None else (f"{row['median']:.3g}", f"{row['low']:.3g} to {row['high']:.3g}")
         bound = f"{'>=' if row['at_least'] else '<='} {row['bound']:g}"
@@ -284,18 +286,20 @@ def precisions(
         compared = precision.run(presets.load(preset, unverified_data=unverified_data), figures, Store(), jobs=jobs)
     except (ValueError, DataError) as error:
         raise typer.BadParameter(str(error)) from None
-    table = Table("cell", "seeds", "fp32", "bf16", "bf16 - fp32", "times as fast", title=f"preset {preset}")
+    table = _table("cell", "seeds", "fp32", "bf16", "bf16 - fp32", "times as fast", title=f"preset {preset}")
     for row in compared.to_dict("records"):
         numbers = (tables.points(row[name], row[f"{name}_half"]) for name in ("fp32", "bf16", "difference"))
         table.add_row(f"{row['part']}, {row['network']}", str(row["seeds"]), *numbers, f"{row['speed']:.2f}")
     console.print(table)
 
 
+def _table(*names: str, title: str | None = None) -> Table:
+    """An empty table whose columns a narrow terminal breaks over lines, and does not cut."""
+    return Table(*(Column(name, overflow="fold") for name in names), title=title)
+
+
 def _checked(name: str, rows) -> Table:
-    table = Table(title=name)
-    table.add_column("id", overflow="fold")
-    for column in ("published", "derived", "tolerance", "verdict", "differs"):
-        table.add_column(column, overflow="fold")
+    table = _table("id", "published", "derived", "tolerance", "verdict", "differs", title=name)
     for row in rows.to_dict("records"):
         quick = " (quick)" if row.get("register") == verify.REGISTERS["quick"] else ""  # the same id is in both registers
         numbers = (f"{row['value_published']:.4g}", f"{row['value_derived']:.4g}", f"{row['tolerance']:.2g}")

@@ -1,5 +1,8 @@
 """The command line: exit codes, what is printed, and that wrong input is told before anything is run."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from importlib import metadata
 
@@ -293,3 +296,16 @@ def test_memory_stores_a_line_for_each_kind_of_run(monkeypatch, tmp_path):
     assert set(stored.loc[stored["net"] == "dense", "memory"]) == {100} and set(stored["memory"]) == {100, 200}
     wanted = {cost._kind(cell.config) for name in presets.PRESETS for q in QUESTIONS for cell in cells(q, load(name))}
     assert {tuple(entry[name] for name in cost.KIND) for entry in stored.to_dict("records")} == wanted
+
+
+def test_a_pipe_gets_whole_lines():
+    command = [sys.executable, "-m", "asym", "table", "dense"]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | {"COLUMNS": "80"}).stdout
+    assert "100 (ours 4)" in shown and "difference" in shown and "…" not in shown
+
+
+@pytest.mark.parametrize("arguments", [["status", "--preset", "smoke"], ["table", "dense"]])
+def test_a_narrow_terminal_cuts_nothing(monkeypatch, arguments):
+    monkeypatch.setattr(cli.console, "width", 60)
+    code, out, _ = asym(*arguments)
+    assert code == 0 and "━" in out and "…" not in out and max(map(len, out.splitlines())) <= 60
