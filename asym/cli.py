@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 from tqdm import tqdm
+from typer.core import TyperGroup
 
 from asym import bench, cost, gemm, grid, kernels, presets, publication, questions, tables, verify, versions
 from asym.atomic import whole
@@ -27,7 +28,21 @@ from asym.config import Config
 from asym.data import DataError
 from asym.results import Record, Store
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+
+class Commands(TyperGroup):
+    """What a command is given wrongly (exit 2), and a file that it cannot read or write (exit 1), is told without a traceback."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except (DataError, ValueError, FileNotFoundError, NotADirectoryError) as error:
+            raise typer.BadParameter(str(error), ctx) from None
+        except OSError as error:
+            console.print(str(error), soft_wrap=True, markup=False)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(cls=Commands, help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 WIDE = 10_000  # columns of what is no terminal: nothing is cut or broken there
 console = Console(width=None if sys.stdout.isatty() else WIDE)
 
@@ -56,12 +71,10 @@ def run(
     unverified_data: Unverified = False,
 ) -> None:
     """Run what is missing. Finished runs are kept in $ASYM_RUNS (runs/ by default); the same command goes on after a stop."""
-    configs = _seeds_outermost([cell.config for cell in _cells(question, preset, unverified_data)])
+    configs, store = _seeds_outermost([cell.config for cell in _cells(question, preset, unverified_data)]), Store()
     try:
         with _dask(scheduler) if scheduler else nullcontext() as executor:
-            outcome = grid.run(configs, Store(), jobs=jobs, device=device, budget=budget, executor=executor, stack=stack)
-    except (DataError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from None
+            outcome = grid.run(configs, store, jobs=jobs, device=device, budget=budget, executor=executor, stack=stack)
     except KeyboardInterrupt:
         console.print("stopped; finished runs are stored, the same command goes on")
         raise typer.Exit(130) from None
@@ -149,10 +162,7 @@ def publish(question: Question = None, preset: PresetName = "cpu", figures: Path
 def merge(folder: Path) -> None:
     """Take over the runs that yours lacks: of another machine's folder of records, or the published ones (asym merge figures).
     Exit 1 if a file of it is no sound record."""
-    try:
-        merged = publication.merge(folder, Store())
-    except NotADirectoryError as error:
-        raise typer.BadParameter(str(error)) from None
+    merged = publication.merge(folder, Store())
     for ours, theirs in merged.differ:
         ends = (f"{100 * record.epochs[-1]['test_accuracy']:.2f} % on {record.provenance['device']}" for record in (ours, theirs))
         console.print("{}: yours stays, {}; theirs {}".format(ours.config.hash, *ends), soft_wrap=True, markup=False)
@@ -170,8 +180,7 @@ def merge(folder: Path) -> None:
 def stale(figures: Path = Path("figures")) -> None:
     """Name the pages whose published runs the present code, or the present questions and presets, would not make again; exit 1 if
     there is one."""
-    if not figures.is_dir():
-        raise typer.BadParameter(f"{figures}: no such folder", param_hint="--figures")
+    expect("figures", str(figures), figures.is_dir(), "a folder")
     library, found, pages = publication.library(figures), 0, [*questions.QUESTIONS, precision.HOME]
     for name in pages:
         if name in questions.QUESTIONS:
@@ -205,13 +214,8 @@ def check(
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:  # one for all: questions share runs
         for name in names:
-            try:
-                questions.find(name)
-                rows = (
-                    verify.rerun(name, figures, Path(folder), jobs=jobs, device=device) if rerun else verify.check(name, figures)
-                )
-            except (FileNotFoundError, ValueError) as error:
-                raise typer.BadParameter(str(error)) from None
+            questions.find(name)
+            rows = verify.rerun(name, figures, Path(folder), jobs=jobs, device=device) if rerun else verify.check(name, figures)
             differing = rows[~rows["matches"]]
             wrong += len(differing)
             if everything or len(differing):
@@ -223,11 +227,15 @@ def check(
 @app.command("bench")
 def timings(
     quick: Annotated[bool, typer.Option("--quick", help="Under a minute: fewer rounds, without the slowest peers.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Where to write all that was measured.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, writable=True, help="Where to write all that was measured.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu; or cuda, cuda:1 ...: what a step costs there, in its forms.")] = "cpu",
 ) -> None:
     """Time the layers beside stock torch, BioTorch and JAX (where installed) and beside what this machine can do at most; exit 1
     on a missed goal."""
+    if json_file:
+        _expect_writable(json_file.parent)
     if device != "cpu":
         return _on_gpu(device, json_file)
     report = bench.measure(quick)
@@ -249,11 +257,8 @@ def timings(
 
 
 def _on_gpu(device: str, json_file: Path | None) -> None:
-    try:
-        expect_device(device)
-        expect("device", device, device.startswith("cuda"), "cpu or a CUDA device")
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+    expect_device(device)
+    expect("device", device, device.startswith("cuda"), "cpu or a CUDA device")
     report = gpu.report(device)
     if json_file:
         json_file.write_text(json.dumps(report, indent=1) + "\n")
@@ -265,10 +270,9 @@ def _on_gpu(device: str, json_file: Path | None) -> None:
 def memories(figures: Path = Path("figures"), unverified_data: Unverified = False) -> None:
     """Train one run of each kind for an epoch and store the memory that it took in figures/memory.csv, for the pages' tables."""
     plan = [cell.config for name in presets.PRESETS for cell in _cells(None, name, unverified_data)]
-    try:
-        rows = [cost.row(config, cost.measure(config)) for config in tqdm(cost.kinds(plan), unit="run", disable=None)]
-    except DataError as error:
-        raise typer.BadParameter(str(error)) from None
+    figures.mkdir(parents=True, exist_ok=True)
+    _expect_writable(figures)
+    rows = [cost.row(config, cost.measure(config)) for config in tqdm(cost.kinds(plan), unit="run", disable=None)]
     with whole(figures / cost.FILE) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
     console.print(pd.DataFrame(rows).to_string(index=False))
@@ -282,10 +286,7 @@ def precisions(
     unverified_data: Unverified = False,
 ) -> None:
     """Train three cells in fp32 and in bf16, publish the bf16 runs, and print where both end: test accuracy in %."""
-    try:
-        compared = precision.run(presets.load(preset, unverified_data=unverified_data), figures, Store(), jobs=jobs)
-    except (ValueError, DataError) as error:
-        raise typer.BadParameter(str(error)) from None
+    compared = precision.run(presets.load(preset, unverified_data=unverified_data), figures, Store(), jobs=jobs)
     table = _table("cell", "seeds", "fp32", "bf16", "bf16 - fp32", "times as fast", title=f"preset {preset}")
     for row in compared.to_dict("records"):
         numbers = (tables.points(row[name], row[f"{name}_half"]) for name in ("fp32", "bf16", "difference"))
@@ -319,12 +320,17 @@ def _seeds_outermost(configs: list[Config]) -> list[Config]:
 
 
 def _cells(question: str | None, preset: str, unverified_data: bool) -> list[questions.Cell]:
+    level = presets.load(preset, unverified_data=unverified_data)
+    names = [question] if question else questions.QUESTIONS
+    return [cell for name in names for cell in questions.cells(name, level)]
+
+
+def _expect_writable(folder: Path) -> None:
+    """OSError, which names the folder, unless files can be written there: told before what takes long."""
     try:
-        level = presets.load(preset, unverified_data=unverified_data)
-        names = [question] if question else questions.QUESTIONS
-        return [cell for name in names for cell in questions.cells(name, level)]
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(folder)) from None
 
 
 @contextmanager

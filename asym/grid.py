@@ -189,13 +189,15 @@ def run(
     progress(done, total) is called after each run; without it a bar of epochs is shown where stderr is a terminal. Ctrl-C leaves
     what is stored. A run whose process dies is tried again, three times in all. A run that another grid on this store is making
     is left to it, and awaited. Raises data.DataError before the first run if a data set is missing or damaged, ValueError for a
-    device that is not here; RuntimeError, after all the others, for runs that failed, naming the first.
+    device that is not here or an unknown form in $ASYM_UNTIED or $ASYM_GEMM; RuntimeError, after all the others, for runs that
+    failed, naming the first.
     """
     wanted = list(dict.fromkeys(configs))
     there = {config: record for config in wanted if (record := store.load(config)) is not None}
     missing = [config for config in wanted if config not in there]
     if executor is None and missing:
         expect_device(device)
+        kernels.untied_from()
     copies = {(config.dataset, config.unverified_data) for config in missing}
     here = {name: data.load(name, unverified=unverified).fingerprint for name, unverified in copies}
     if missing:

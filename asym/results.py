@@ -43,10 +43,12 @@ class Merged:
 
 
 class Store:
-    """A folder of records, `<config hash>.json`; $ASYM_RUNS or ./runs unless given."""
+    """A folder of records, `<config hash>.json`; $ASYM_RUNS or ./runs unless given. NotADirectoryError for a file."""
 
     def __init__(self, folder: str | Path | None = None):
         self.folder = Path(folder or os.environ.get("ASYM_RUNS") or "runs")
+        if self.folder.exists():
+            _expect_folder(self.folder)
 
     def path(self, config: Config) -> Path:
         return self.folder / f"{config.hash}.json"
@@ -96,8 +98,7 @@ class Store:
         with what reads it, which are taken whole or refused. NotADirectoryError for a folder that is none.
         """
         folder = Path(folder)
-        if not folder.is_dir():
-            raise NotADirectoryError(f"folder must be a folder of records; got {str(folder)!r}")
+        _expect_folder(folder)
         merged = Merged([], [], [], {})
         for path, read in (dict.fromkeys(sorted(folder.glob("*.json")), lambda path: [_sound(path)]) | others).items():
             try:
@@ -134,6 +135,11 @@ class Store:
             record = self.load(cell.config)
             if record is not None:
                 yield cell, record
+
+
+def _expect_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise NotADirectoryError(f"folder must be a folder of records; got {str(folder)!r}")
 
 
 def _sound(path: Path) -> Record:

@@ -1,5 +1,6 @@
 """The command line: exit codes, what is printed, and that wrong input is told before anything is run."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -113,10 +114,84 @@ def test_a_question_without_a_table_of_the_originals_says_so(question):
     assert code == 0 and out.startswith(f"the original prints no table for {question}")
 
 
-def test_a_store_that_cannot_be_used_is_told(folder):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "dense", "--preset", "smoke"],
+        ["status", "--preset", "smoke"],
+        ["table", "dense"],
+        ["publish"],
+        ["merge", "figures"],
+    ],
+)
+def test_a_store_that_is_a_file_is_told(folder, arguments):
     folder.write_text("a file where the folder should be")
-    code, out, _ = asym("run", "dense", "--preset", "smoke", "--jobs", "1")
-    assert code == 1 and str(folder) in out and "Traceback" not in out
+    code, out, err = asym(*arguments)
+    assert (code, out) == (2, "") and f"folder must be a folder of records; got '{folder}'" in err
+
+
+@pytest.mark.parametrize("command", ["status", "stale", "verify", "publish", "precision"])
+def test_published_runs_that_are_cut_short_are_named(tmp_path, command):
+    config = cells("dense", load("quick"))[0].config
+    Store().save(made_up(config))
+    path = tmp_path / "figures/dense" / publication.FILE
+    publication.publish([made_up(config)], path)
+    path.write_bytes(path.read_bytes()[:2000])
+    level = ["--preset", "quick"] if command in ("status", "publish", "precision") else []
+    code, out, err = asym(command, *level, "--figures", str(tmp_path / "figures"))
+    assert (code, out) == (2, "") and f"{path}: not a file of published runs" in err
+
+
+@pytest.fixture(params=["read-only", "a file"])
+def unwritable(request, monkeypatch, tmp_path):
+    """A folder for the figures that takes none; to root, too, who may write in any but on a disk that is read-only."""
+    path = tmp_path / "figures"
+    if request.param == "a file":
+        path.write_text("")
+        return path
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    path.mkdir()
+    monkeypatch.setattr(publication, "whole", refuse)
+    monkeypatch.setattr(cli.tempfile, "TemporaryFile", refuse)
+    return path
+
+
+def test_figures_that_cannot_be_written_are_told(unwritable):
+    Store().save(made_up(cells("dense", load("quick"))[0].config))
+    code, out, err = asym("publish", "--preset", "quick", "--figures", str(unwritable))
+    assert code in (1, 2) and str(unwritable) in out + err
+
+
+def test_what_takes_long_to_measure_is_not_begun_where_it_cannot_be_kept(monkeypatch, unwritable, tmp_path):
+    for module, name in ((cost, "measure"), (cli.bench, "measure"), (cli.gpu, "report")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("measured"))
+    missing = tmp_path / "nowhere" / "bench.json"
+    for arguments in (
+        ["memory", "--figures", unwritable],
+        ["bench", "--json", unwritable / "bench.json"],
+        ["bench", "--json", unwritable / "bench.json", "--device", "cuda"],
+        ["bench", "--json", missing],
+        ["bench", "--json", tmp_path],
+    ):
+        code, out, err = asym(*map(str, arguments))
+        assert code in (1, 2) and any(str(path) in out + err for path in (arguments[2], arguments[2].parent))
+
+
+@pytest.mark.parametrize("name, allowed", [("ASYM_UNTIED", "auto, compiled, torch"), ("ASYM_GEMM", "stock, onednn")])
+@pytest.mark.parametrize(
+    "arguments",
+    [["run", "untied_conv", "--preset", "smoke", "--jobs", "1"], ["verify", "untied_conv", "--rerun", "quick"], ["bench"]],
+)
+def test_an_unknown_form_of_the_products_is_told_before_any_run(folder, monkeypatch, name, allowed, arguments):
+    monkeypatch.setenv(name, "nonsense")
+    monkeypatch.setattr(cli.bench, "_in_turn", lambda *_: pytest.fail("measured"))
+    code, out, err = asym(*arguments)
+    assert (
+        (code, out) == (2, "") and f"${name} must be one of {allowed}; got 'nonsense'" in err and not list(folder.glob("*.json"))
+    )
 
 
 @pytest.mark.parametrize("cause, told", [(DataError("ASYM_DATA=/data: no such folder"), True), (ValueError("a fault"), False)])
@@ -254,7 +329,7 @@ def test_publishing_replaces_what_is_stale(tmp_path):
 
 def test_stale_pages_are_looked_for_where_there_is_a_folder(tmp_path):
     code, _, err = asym("stale", "--figures", str(tmp_path / "nowhere"))
-    assert code == 2 and "no such folder" in err
+    assert code == 2 and f"figures must be a folder; got '{tmp_path / 'nowhere'}'" in err
 
 
 def test_all_questions_are_run_seed_by_seed(monkeypatch):

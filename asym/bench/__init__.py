@@ -37,7 +37,7 @@ def measure(quick: bool = False) -> dict:
     quick: fewer rounds, and without the slowest peers. A peer that is not installed, or that fails, leaves its goals not
     measured; problems says why.
     """
-    aims, rounds = all_goals(), QUICK if quick else ROUNDS
+    machine, aims, rounds = _machine(quick), all_goals(), QUICK if quick else ROUNDS
     taken: dict[str, Seconds] = {}
     problems: dict[str, str] = {}
     with _pools() as pools, tqdm(total=sum(rounds.values()), unit="round", disable=None) as bar:
@@ -52,7 +52,7 @@ def measure(quick: bool = False) -> dict:
         form: {"group": group, "seconds": median(s), "rounds": len(s)} for group in taken for form, s in taken[group].items()
     }
     return {
-        "machine": _machine(quick),
+        "machine": machine,
         "ceilings": _ceilings(taken["ceilings"]),
         "forms": timed,
         "goals": [goal.judge(taken.get(goal.group, {})) for goal in aims],
