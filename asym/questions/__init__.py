@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from asym.cells import Cell
+from asym.checks import expect
 from asym.claims import Claim
 from asym.presets import Preset
 from asym.questions import (
@@ -65,5 +66,12 @@ def find(question: str) -> Question:
 
 
 def cells(question: str, preset: Preset) -> list[Cell]:
-    """Every run of a question at a preset, seeds outermost; ValueError lists the questions."""
-    return preset.cells(question, find(question).cells)
+    """Every run of a question at a preset, seeds outermost; ValueError lists the questions, or the parts or losses of one, where the
+    preset names others."""
+    plan = find(question).cells
+    for name, own in preset.questions.items():
+        theirs = [cell for cell in find(name).cells if cell.of is None]  # the others are selected where they are at home
+        for kind, there in (("parts", [cell.part for cell in theirs]), ("losses", [cell.config.loss for cell in theirs])):
+            chosen = own.get(kind, ())
+            expect(f"{kind} of {name}", chosen, set(chosen) <= set(there), f"among {', '.join(map(repr, dict.fromkeys(there)))}")
+    return preset.cells(question, plan)
