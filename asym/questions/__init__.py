@@ -66,8 +66,8 @@ def find(question: str) -> Question:
 
 
 def cells(question: str, preset: Preset) -> list[Cell]:
-    """Every run of a question at a preset, seeds outermost; ValueError lists the questions, or the parts or losses of one, where the
-    preset names others."""
+    """Every run of a question at a preset, seeds outermost; ValueError lists the questions, parts or losses that there are, where
+    the preset names others."""
     plan = find(question).cells
     for name, own in preset.questions.items():
         theirs = [cell for cell in find(name).cells if cell.of is None]  # the others are selected where they are at home
