@@ -1,7 +1,7 @@
 """What a question's page shares with every other: parameters, runs, figures with their data, numbers for the prose."""
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from IPython.display import HTML, SVG, Markdown, display
 from matplotlib.figure import Figure
 
 from asym import claims, cost, grid, plots, presets, provenance, tables, verify, versions
+from asym.checks import expect
 from asym.numbered import Numbered, label
 from asym.publication import Shown, library, shown
 from asym.quantities import Evidence
@@ -45,18 +46,20 @@ class Page:
     """
 
     def __init__(self, question: str, parameters: dict[str, Any]):
-        self.question, self.root, self.given = question, root(), _given(parameters)
-        given = dict(self.given)
-        self.preset = given.pop("preset", STORED)
-        choice = given.pop("shown", "published")
+        self.question, self.root, self.given = question, root(), given(parameters)
+        asked = dict(self.given)
+        self.preset = asked.pop("preset", STORED)
+        choice = asked.pop("shown", "published")
         if choice not in SHOWN:
             raise ValueError(f"shown must be one of {', '.join(SHOWN)}; got {choice!r}")
-        machine = {"device": given.pop("device", None) or "cpu", "jobs": given.pop("jobs", None)}
-        asked = [name for name, value in given.items() if value] + ["shown"] * (choice == "own")
-        if self.preset == STORED and asked:
-            words = ", ".join(asked)
+        device = asked.pop("device", None) or "cpu"
+        training = [name for name, value in asked.items() if value is not None and value is not False]
+        training += ["device"] * (device != "cpu") + ["shown"] * (choice == "own")
+        if self.preset == STORED and training:
+            words = ", ".join(training)
             raise ValueError(f"preset {STORED!r} trains nothing, so that {words} cannot be set beside it: give a preset too")
-        self.own = None if self.preset == STORED else self._run(presets.load(self.preset, **given), machine)
+        machine = {"device": device, "jobs": asked.pop("jobs", None)}
+        self.own = None if self.preset == STORED else self._run(presets.load(self.preset, **asked), machine)
         self.shown = shown(question, library(self.root / "figures"))
         if choice == "own" or not self.shown.found:
             if self.own is None:
@@ -176,20 +179,23 @@ def glue(**numbers: float | str) -> None:
         myst_nb.glue(name, value if isinstance(value, str) else float(value), display=False)
 
 
-def _given(parameters: dict[str, Any]) -> dict[str, Any]:
-    """The notebook's parameters: every plain value among its globals, so that a name papermill injected wrongly is seen."""
+def given(parameters: dict[str, Any], allowed: Collection[str] = PARAMETERS) -> dict[str, Any]:
+    """The notebook's parameters: every plain value among its globals, so that a name papermill injected wrongly is seen.
+
+    ValueError lists the allowed ones.
+    """
     skipped = (types.ModuleType, types.FunctionType, type)
-    given = {
+    found = {
         name: value
         for name, value in parameters.items()
         if not name.startswith("_")
         and not isinstance(value, skipped)
         and name not in ("In", "Out", "get_ipython", "exit", "quit", "open")
     }
-    unknown = sorted(set(given) - set(PARAMETERS))
+    unknown = sorted(set(found) - set(allowed))
     if unknown:
-        raise ValueError(f"unknown parameters {', '.join(unknown)}; allowed: {', '.join(PARAMETERS)}")
-    return given
+        raise ValueError(f"unknown parameters {', '.join(unknown)}; allowed: {', '.join(allowed)}")
+    return found
 
 
 def root() -> Path:
@@ -198,9 +204,12 @@ def root() -> Path:
     return next((place for place in (here, *here.parents) if (place / "_config.yml").exists()), here)
 
 
-def folder() -> Path:
-    """Where the runs are: $ASYM_RUNS, or runs/ of the checkout."""
-    return root() / Store().folder
+def folder(runs: str | Path | None = None) -> Path:
+    """Where the runs are: the folder given, which must be there (ValueError), else $ASYM_RUNS, or runs/ of the checkout."""
+    if runs is None:
+        return root() / Store().folder
+    expect("runs", runs, isinstance(runs, str | Path) and Path(runs).is_dir(), "a folder of records, or None")
+    return Path(runs)
 
 
 def _of(rows: pd.DataFrame, parts: tuple[str, ...]) -> pd.DataFrame:

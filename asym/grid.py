@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import asym
 from asym import data, gemm, kernels, stacked, versions
 from asym.checkpoint import Checkpoint
-from asym.checks import expect_device
+from asym.checks import expect, expect_device, is_whole
 from asym.config import Config
 from asym.holds import ATTEMPTS, PAUSE, Holds, Queue, Task
 from asym.progress import Bar, tell, tell_to
@@ -188,10 +188,12 @@ def run(
     up; of a run that is given up, or whose process dies, the last epochs are lost (see asym.checkpoint).
     progress(done, total) is called after each run; without it a bar of epochs is shown where stderr is a terminal. Ctrl-C leaves
     what is stored. A run whose process dies is tried again, three times in all. A run that another grid on this store is making
-    is left to it, and awaited. Raises data.DataError before the first run if a data set is missing or damaged, ValueError for a
-    device that is not here or an unknown form in $ASYM_UNTIED or $ASYM_GEMM; RuntimeError, after all the others, for runs that
-    failed, naming the first.
+    is left to it, and awaited. Raises data.DataError before the first run if a data set is missing or damaged, ValueError for
+    other jobs or stack than whole numbers, a device that is not here, or an unknown form in $ASYM_UNTIED or $ASYM_GEMM;
+    RuntimeError, after all the others, for runs that failed, naming the first.
     """
+    for name, value in (("jobs", 1 if jobs is None else jobs), ("stack", stack)):
+        expect(name, value, is_whole(value, 1), "a whole number, at least 1")
     wanted = list(dict.fromkeys(configs))
     there = {config: record for config in wanted if (record := store.load(config)) is not None}
     missing = [config for config in wanted if config not in there]

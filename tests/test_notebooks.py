@@ -102,6 +102,19 @@ def test_unknown_parameters_are_refused_with_the_valid_ones(wrong, says, runs, t
     assert all(word in message for word in says), message
 
 
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        (["-p", "run", "elsewhere"], "unknown parameters run; allowed: preset, runs"),
+        (["-p", "runs", "nowhere"], "runs must be a folder of records, or None; got 'nowhere'"),
+    ],
+    ids=["parameter", "folder"],
+)
+def test_the_page_of_the_readers_runs_refuses_what_is_not_there(wrong, says, runs, tmp_path):
+    done = papermill(ROOT / "book/your_run.ipynb", tmp_path / "out.ipynb", *wrong, runs=runs)
+    assert done.returncode != 0 and f"ValueError: {says}" in done.stderr[-3000:]
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_form(path):
     code = cells(path, "code")

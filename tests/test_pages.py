@@ -135,11 +135,20 @@ def test_the_hours_of_a_core_are_not_those_of_a_gpu(tmp_path):
     assert row["measured"] == len(runs) - 1 and row["hours"] > (len(runs) - 0.5) / 3600
 
 
-@pytest.mark.parametrize("given", [{"epochs": 20}, {"dataset": "mnist", "seeds": [1]}, {"shown": "own"}])
+@pytest.mark.parametrize(
+    "given", [{"epochs": 20}, {"dataset": "mnist", "seeds": [1]}, {"shown": "own"}, {"subset": 0, "jobs": 0}, {"device": "cuda"}]
+)
 def test_a_page_that_trains_nothing_takes_nothing_to_train(given):
     words = ", ".join(given)
     with pytest.raises(ValueError, match=f"preset 'stored' trains nothing, so that {words} cannot be set beside it"):
         Page("dense", {"preset": "stored", "subset": None, "unverified_data": False, "shown": "published"} | given)
+
+
+@pytest.mark.parametrize("jobs", [0, -1, "two", "2", 1.5, True])
+def test_a_page_refuses_jobs_that_are_no_count(monkeypatch, tmp_path, jobs):
+    monkeypatch.setenv("ASYM_RUNS", str(tmp_path))
+    with pytest.raises(ValueError, match=f"jobs must be a whole number, at least 1; got {jobs!r}"):
+        Page("dense", {"preset": "smoke", "jobs": jobs})
 
 
 def test_a_rule_more_has_its_colour_and_marker_and_asks_for_no_runs():
