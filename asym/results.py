@@ -49,6 +49,7 @@ class Store:
         self.folder = Path(folder or os.environ.get("ASYM_RUNS") or "runs")
         if self.folder.exists():
             _expect_folder(self.folder)
+        self._told: set[str] = set()  # what has been warned of
 
     def path(self, config: Config) -> Path:
         return self.folder / f"{config.hash}.json"
@@ -64,7 +65,7 @@ class Store:
         self.checkpoint(record.config).unlink(missing_ok=True)
 
     def load(self, config: Config) -> Record | None:
-        """The config's record; None where there is none, or where it is damaged (a warning names it: it will be run again)."""
+        """The config's record; None where there is none, or where the file is none (a warning names it, once a store)."""
         return self._read(self.path(config))
 
     def has(self, config: Config) -> bool:
@@ -87,7 +88,10 @@ class Store:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            warnings.warn(f"{path}: damaged record, left out and to be run again ({error})", stacklevel=3)
+            words = f"{path}: no sound record, left out as if it were not there ({error})"
+            if words not in self._told:
+                warnings.warn(words, stacklevel=3)
+            self._told.add(words)
             return None
 
     def merge(self, folder: str | Path, others: Mapping[Path, Callable[[Path], list[Record]]] = MappingProxyType({})) -> Merged:

@@ -251,13 +251,17 @@ def test_status_tells_the_hours_of_other_devices_where_runs_of_theirs_do(record,
     assert float(row(out, "dense")[-1]) >= 0 and row(out, "untied_conv")[-1] == "?"
 
 
-def test_status_names_a_damaged_record_and_counts_it_as_left(record):
+def test_status_names_what_is_no_record_once_and_counts_it_as_left(record):
     store, (cell, *_) = Store(), cells("dense", load("smoke"))
     store.save(replace(record, config=cell.config))
-    store.path(cell.config).write_text("{}")
-    with pytest.warns(UserWarning, match=f"{cell.config.hash}.json: damaged record"):
+    notes = store.folder / "notes.json"
+    for path in (store.path(cell.config), notes):
+        path.write_text("{}")
+    with pytest.warns(UserWarning) as told:
         code, out, _ = asym("status", "--preset", "smoke")
     assert code == 0 and row(out, "dense")[1:4] == ["24", "0", "24"]
+    words = ": no sound record, left out as if it were not there (not a record: KeyError('sha256'))"
+    assert [str(warning.message) for warning in told] == [f"{path}{words}" for path in sorted((store.path(cell.config), notes))]
 
 
 def test_the_table_has_ours_beside_the_original():

@@ -138,7 +138,7 @@ def test_damaged_records_are_named_and_run_again(store, undisturbed):
     store.path(GRID[0]).write_text(store.path(GRID[0]).read_text()[:-9])
     store.path(GRID[2]).write_bytes(store.path(GRID[1]).read_bytes())
     counting = Counting()
-    with pytest.warns(UserWarning, match="damaged record") as caught:
+    with pytest.warns(UserWarning, match="no sound record") as caught:
         assert grid.run(GRID[:3], store, executor=counting) == grid.Outcome(2, 1, 0)
     assert counting.asked == [GRID[0], GRID[2]]
     assert [str(store.path(c)) in str(w.message) for c, w in zip(counting.asked, caught, strict=True)] == [True, True]
