@@ -40,6 +40,7 @@ SUBMITTED = 256  # runs that an executor of the caller's is given at once
 TRAINING_IMAGES, TEST_IMAGES = 50_000, 10_000  # of a whole data set, near enough for an estimate
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 ON_GPU = "convolutions in TF32"
+FEW = 10  # a run tells the rate of those on at most so many times its images
 RATE = 6e10  # floating-point operations a second of one core in training, where no stored run tells
 
 
@@ -132,27 +133,38 @@ def _record(history: History, told: dict[str, str | int | float]) -> Record:
 
 def estimate(configs: Iterable[Config], records: Iterable[Record], rate: float | None = RATE) -> float:
     """Roughly how many seconds of one worker the configs need, at the rate that the longest of the records tell for each net in
-    each precision, or in fp32 where none tells of another.
+    each precision, or in fp32 where none tells of another. A run on few images tells nothing of one on many.
 
     rate: operations a second of a net that none tells of; NaN is returned if there is such a net and it is None.
     """
-    known: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    known: dict[tuple[str, str], list[tuple[float, float, int]]] = {}
     for record in records:
-        seconds = record.provenance.get("seconds")
-        if seconds and not record.diverged:
-            operations = _operations(record.config)
-            key = (record.config.net, record.config.precision)
-            known.setdefault(key, []).append((operations, operations / seconds))
-    # locally connected layers take longer for an operation, short runs for all of them
-    rates = {key: median(rate for _, rate in sorted(pairs, reverse=True)[:20]) for key, pairs in known.items()}
-    of = lambda config: rates.get((config.net, config.precision)) or rates.get((config.net, "fp32"), rate)  # noqa: E731
-    return sum(_operations(config) / (of(config) or math.nan) for config in configs)
+        taken, config = record.provenance.get("seconds"), record.config
+        if taken and not record.diverged:
+            operations = _operations(config)
+            known.setdefault((config.net, config.precision), []).append((operations, operations / taken, _images(config)))
+
+    @cache
+    def told(net: str, precision: str, images: int) -> float | None:
+        # locally connected layers take longer for an operation, small batches and short runs for all of them
+        alike = [pair for pair in known.get((net, precision), ()) if images <= FEW * pair[2]]
+        return median(rate for _, rate, _ in sorted(alike, reverse=True)[:20]) if alike else None
+
+    def seconds(config: Config) -> float:
+        speeds = (told(config.net, precision, _images(config)) for precision in (config.precision, "fp32"))
+        return _operations(config) / (next(filter(None, speeds), rate) or math.nan)
+
+    return sum(map(seconds, configs))
+
+
+def _images(config: Config) -> int:
+    return config.subset or TRAINING_IMAGES
 
 
 def _operations(config: Config) -> float:
     """Floating-point operations of a run: a forward pass for each image tested, before the first epoch and after each, and three
     for each trained on, with those of the backward pass; the tied net that a pretrained convolution comes from takes as many."""
-    trained = (config.subset or TRAINING_IMAGES) - config.validation
+    trained = _images(config) - config.validation
     tested = (config.test_subset or TEST_IMAGES) + config.validation
     tied = config.net.removesuffix("_untied")  # which multiplies as often
     shape = Config(dataset=config.dataset, net=tied, hidden=config.hidden, rules=("bp",) * config.layers)

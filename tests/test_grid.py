@@ -467,6 +467,16 @@ def test_each_net_is_estimated_by_its_own_longest_runs():
     assert grid.estimate([dense], known, rate=None) == pytest.approx(usual[dense] / 2)
 
 
+def test_a_run_on_few_images_tells_nothing_of_one_on_all():
+    """A step on a small batch of them takes longer for an operation: of an untied net seven times."""
+    record = grid.perform(TINY)
+    whole = Config(net="poggio_untied", rules=("bp",) * 5)
+    few, more = replace(whole, subset=500), replace(whole, subset=5000)
+    known = [replace(record, config=few, provenance={"seconds": 7 * grid.estimate([few], [])})]
+    assert grid.estimate([few, more], known) == pytest.approx(7 * grid.estimate([few, more], []))
+    assert grid.estimate([whole], known) == grid.estimate([whole], []) and math.isnan(grid.estimate([whole], known, rate=None))
+
+
 @pytest.mark.parametrize("net", ["poggio", "poggio_untied"])
 def test_every_net_can_be_estimated(store, net):
     assert grid.estimate([Config(net=net, rules=("bp",) * 5)], store.records()) > 0
