@@ -111,8 +111,25 @@ class Trainer:
         activations = [step for step in self.net.steps if isinstance(step, tuple(nets.ACTIVATIONS.values()))]
         images = self.images(self.dataset.train_images[:probe])
         self.probe = Probe(self.net, images, labels, self.criterion, activations)
+        # what computes the logits, what it takes for images, and those that it is trained on
+        self.learner, self.taken, self.trained_on = self.net, self.images, self.dataset.train_images
+        if config.frozen and trained == self.net.layers[-1:] and not config.dropout:
+            self._learn_alone()
         if state is not None:
             self._restore(state)
+
+    @torch.no_grad()
+    def _learn_alone(self) -> None:
+        """Where the last layer learns alone, what it is given never changes: it is computed once."""
+        *below, self.learner = self.net.steps
+        below = nn.Sequential(*below)
+
+        def given(images: Tensor) -> Tensor:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                return torch.cat([below(self.images(part)) for part in images.split(self.config.batch)])
+
+        self.trained_on, self.taken = given(self.dataset.train_images), lambda features: features
+        self.evaluated = {name: (given(images), labels) for name, (images, labels) in self.evaluated.items()}
 
     def state(self) -> dict[str, Any]:
         """All that epochs change."""
@@ -147,7 +164,7 @@ class Trainer:
         correct = torch.zeros((), dtype=torch.float64, device=self.device)
         size = TEST_BATCH if self.device.type == "cpu" else GPU_TEST_BATCH
         for x, y in zip(images.split(size), labels.split(size), strict=True):
-            logits = self._logits(self.images(x))
+            logits = self._logits(self.taken(x))
             right = (logits.argmax(1) == y).sum()
             correct += torch.where(logits.isfinite().all(), right, math.nan)
         return correct.item() / len(labels)
@@ -158,12 +175,12 @@ class Trainer:
 
     def _logits(self, images: Tensor) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            return self.net(images).float()
+            return self.learner(images).float()
 
     def _step(self, index: Tensor) -> None:
         """One step on the training images of the index."""
         labels = self.dataset.train_labels.index_select(0, index)
-        logits = self._logits(self.images(self.dataset.train_images.index_select(0, index)))
+        logits = self._logits(self.taken(self.trained_on.index_select(0, index)))
         loss = self.criterion(logits, labels)
         self.optimizer.zero_grad()
         loss.backward()

@@ -24,7 +24,7 @@ from asym.config import Config, last
 from asym.measures import MEASURES
 from asym.results import Record, Store
 from asym.rules import RULES
-from asym.train import _KERNELS, CONV_PROBE, History, Trainer, build, hinge, train
+from asym.train import _KERNELS, CONV_PROBE, History, Trainer, _parts, build, hinge, train
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 2e-4  # relative: some ten steps of fp32 on another processor
@@ -341,6 +341,26 @@ def test_frozen_layers_never_move(rule, frozen, images):
         if b is not None and RULES[rule].store == "parameter":
             assert torch.equal(layer.feedback, b) == (index in frozen)
     assert len(trainer.probe.measure()["gradient_angle"]) == 3
+
+
+@pytest.mark.parametrize("net, precision", [("dense", "fp32"), ("dense", "bf16"), ("poggio", "fp32")])
+def test_a_last_layer_that_learns_alone_gives_what_it_gives_in_the_whole_net(net, precision, images):
+    """Its input is computed once; here again at every step."""
+    run = config("bp", net, frozen=tuple(range(NAMES[net] - 1)), precision=precision, validation=30, batch=20)
+    fast, slow = Trainer(run, images), Trainer(run, images)
+    assert fast.learner is fast.net.steps[-1] and fast.trained_on.shape == (90, fast.net.layers[-1].weight.shape[1])
+    slow.learner, slow.taken, slow.trained_on = slow.net, slow.images, slow.dataset.train_images
+    _, slow.evaluated = _parts(images, run)
+    for _ in range(3):
+        assert fast.epoch() == slow.epoch() and fast.accuracies() == slow.accuracies()
+        assert repr(fast.probe.measure()) == repr(slow.probe.measure())
+    assert all(torch.equal(a, b) for a, b in zip(fast.net.parameters(), slow.net.parameters(), strict=True))
+
+
+def test_a_last_layer_computes_what_it_is_given_anew_where_dropout_changes_it(images):
+    for run in (config("bp", frozen=(0, 1), dropout=0.2), config("bp", frozen=(0,)), config("bp", hidden=(), rules=("bp",))):
+        trainer = Trainer(run, images)
+        assert trainer.learner is trainer.net
 
 
 # What is held out, and what is tested
