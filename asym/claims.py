@@ -141,13 +141,12 @@ def verdict(judged: pd.DataFrame) -> str:
 
 def summary(judged: pd.DataFrame) -> str:
     """How many of the claims that the question's verdict reads have which verdict, in words; and how many of the others."""
-    having = judged[judged["verdict"] != ""]
-    answer, other = (having.loc[having["answers"] == answers, "verdict"] for answers in (True, False))
-    of = f"(of {len(answer)} claims that the answer makes); beside them {_counted(other)} (of {len(other)} others)"
-    return f"{_counted(answer)} {of if len(other) else f'(of {len(answer)} claims)'}"
+    mine, others = counted(judged, True), counted(judged, False)
+    return f"of the answer's claims {mine}; of the others {others}" if others else f"of the claims {mine}"
 
 
-def _counted(verdicts: pd.Series) -> str:
-    counts = verdicts.value_counts()
+def counted(judged: pd.DataFrame, answers: bool) -> str:
+    """How many of the claims that the original's answer makes, or of the others, have which verdict."""
+    counts = judged.loc[(judged["verdict"] != "") & (judged["answers"] == answers), "verdict"].value_counts()
     words = {kind: "hold" if kind == HOLDS and count > 1 else kind for kind, count in counts.items()}
     return ", ".join(f"{counts[kind]} {words[kind]}" for kind in (HOLDS, CONTRADICTED, OPEN, UNTESTED) if kind in counts)

@@ -40,12 +40,16 @@ def show_verdicts(questions: list[dict]) -> Numbered:
             "question": _link(entry["question"], entry),
             "the original's answer": entry["answer"],
             "ours": f"**{entry['verdict']}**",
-            "claims": claims.summary(entry["judged"]),
+            "claims": claims.counted(entry["judged"], True),
+            "beside them": claims.counted(entry["judged"], False),
             "evidence": f"{{numref}}`{entry['figure']}`",
         }
         for entry in questions
     ]
-    caption = "The original's nine answers, our verdict on each, and the claims behind it by their own verdicts."
+    caption = (
+        "The original's nine answers, our verdict on each, the claims that the answer makes by their own verdicts, and those "
+        "that stand beside them."
+    )
     return Numbered(pd.DataFrame(rows), "tbl-verdicts", caption, "verdicts", markdown=("question", "ours", "evidence"))
 
 

@@ -342,9 +342,9 @@ def test_a_questions_verdict(found, verdict):
 
 def test_the_summary_counts_the_claims_and_leaves_the_numbers_out():
     judged = pd.DataFrame({"verdict": [claims.UNTESTED, claims.HOLDS, "", claims.HOLDS], "answers": True})
-    assert claims.summary(judged) == "2 hold, 1 not yet tested (of 3 claims)"
+    assert claims.summary(judged) == "of the claims 2 hold, 1 not yet tested"
     judged = pd.concat([judged, pd.DataFrame({"verdict": [claims.OPEN, claims.HOLDS], "answers": False})])
-    beside = "2 hold, 1 not yet tested (of 3 claims that the answer makes); beside them 1 holds, 1 not settled (of 2 others)"
+    beside = "of the answer's claims 2 hold, 1 not yet tested; of the others 1 holds, 1 not settled"
     assert claims.summary(judged) == beside
 
 
