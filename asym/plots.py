@@ -377,7 +377,8 @@ def alignment(layers: pd.DataFrame, measures: tuple[str, ...] = ("weight_angle",
     for ax in axes[-1]:
         ax.set_xlabel("epoch")
         _epochs(ax, layers["epoch"].max())
-    _legend(figure, list(axes.flat))
+    samples = [_sample(f"layer {index + 1}", color=colour, lw=1.4) for index, colour in enumerate(colours)]
+    _legend(figure, [], tuple((sample.get_label(), sample) for sample in samples))
     return figure
 
 
