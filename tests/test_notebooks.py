@@ -148,12 +148,14 @@ def test_numbers_in_the_prose_are_glued(path):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_every_glued_number_is_an_entry_of_the_register(path):
-    """So that `asym verify` derives all of them again."""
-    question = QUESTIONS[path.stem]
-    known = {claim.id for claim in question.claims}
+def test_every_glued_number_is_an_entry_of_a_register(path):
+    """So that `asym verify` derives all of them again; but for those of the linear map, which is run while its page is made."""
+    known = {claim.id for claim in QUESTIONS[path.stem].claims}
+    known |= {f"{name}.ipynb::{claim.id}" for name, other in QUESTIONS.items() if name != path.stem for claim in other.claims}
     names = {name for cell in cells(path, "markdown") for name in re.findall(r"\{glue:text\}`([^`]*?)(?::[^:`]*)?`", cell.source)}
     forms = {f"{id}_{form}" for id in known for form in ("signed", "original")}
+    if path.stem == "literature":
+        names = {name for name in names if not name.startswith("linear_")}
     assert names and names <= known | forms | {f"{path.stem}_verdict", f"{path.stem}_summary"}
 
 

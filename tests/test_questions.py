@@ -211,9 +211,10 @@ def test_seeds_are_outermost_and_each_is_a_whole_table(question, preset):
     seeds = [seed for seed, _ in by_seed]
     assert seeds == list(level.seeds)[: len(seeds)]
     tables = [[replace(cell, config=replace(cell.config, seed=0)) for cell in group] for _, group in by_seed]
-    assert all(set(later) <= set(earlier) for earlier, later in pairwise(tables))  # some nets have fewer seeds
-    for net in {cell.config.net for cell in tables[0]}:
-        ours = [[cell for cell in table if cell.config.net == net] for table in tables]
+    assert all(set(later) <= set(earlier) for earlier, later in pairwise(tables))  # some nets and questions have fewer seeds
+    home = lambda cell: ((cell.of or (question,))[0], cell.config.net)  # noqa: E731
+    for of in set(map(home, tables[0])):
+        ours = [[cell for cell in table if home(cell) == of] for table in tables]
         assert all(table in ([], ours[0]) for table in ours)
 
 

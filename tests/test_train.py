@@ -423,7 +423,7 @@ def test_validation_accuracy_is_that_of_the_last_training_images(images):
         predicted = trainer.net(trainer.images(images.train_images)).argmax(1)
     for labels, expected in ((predicted, 1.0), ((predicted + 1) % 10, 0.0)):
         known = Trainer(trainer.config, replace(images, train_labels=labels))
-        known.net = trainer.net
+        known.learner = trainer.learner
         assert known.accuracies()["validation_accuracy"] == expected
     assert 0 < found < 1
 
@@ -446,7 +446,7 @@ def test_the_first_images_of_the_test_set_are_tested_and_no_other(count, images)
         predicted = trainer.net(trainer.images(images.test_images)).argmax(1)
     others = torch.where(torch.arange(120) < count, predicted, (predicted + 1) % 10)
     known = Trainer(trainer.config, replace(images, test_labels=others))
-    known.net = trainer.net
+    known.learner = trainer.learner
     assert known.accuracies() == {"test_accuracy": 1.0}
     assert losses(trainer.config, images, 2) == losses(config(), images, 2)
 
