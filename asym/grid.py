@@ -169,6 +169,8 @@ def _operations(config: Config) -> float:
     tied = config.net.removesuffix("_untied")  # which multiplies as often
     shape = Config(dataset=config.dataset, net=tied, hidden=config.hidden, rules=("bp",) * config.layers)
     passes = 3 * (config.pretrained + config.epochs) * trained + (config.epochs + 1) * tested
+    if config.frozen and config.frozen == tuple(range(config.layers - 1)) and not config.dropout:
+        passes = trained + tested  # what the last layer is given is computed once
     return passes * _forward_operations(shape)
 
 

@@ -477,6 +477,21 @@ def test_a_run_on_few_images_tells_nothing_of_one_on_all():
     assert grid.estimate([whole], known) == grid.estimate([whole], []) and math.isnan(grid.estimate([whole], known, rate=None))
 
 
+def test_a_last_layer_that_learns_alone_takes_few_operations_and_tells_little():
+    whole = Config(net="poggio", rules=("bp",) * 5, epochs=300)
+    alone = replace(whole, frozen=(0, 1, 2, 3))
+    assert grid.estimate([alone], []) < grid.estimate([whole], []) / 500
+    assert grid.estimate([replace(alone, dropout=0.1)], []) == grid.estimate([whole], [])
+    assert grid.estimate([replace(whole, frozen=(0, 1, 2))], []) == grid.estimate([whole], [])
+    one = Config(hidden=(), rules=("bp",), epochs=300)  # of which nothing lies below
+    assert grid.estimate([one], []) > 100 * grid.estimate([replace(one, epochs=1)], [])
+    seconds = {config: 2 * grid.estimate([config], []) for config in [replace(whole, seed=seed) for seed in range(20)]}
+    made = grid.perform(TINY)
+    known = [replace(made, config=config, provenance={"seconds": taken}) for config, taken in seconds.items()]
+    known += [replace(made, config=replace(alone, seed=seed), provenance={"seconds": 1.0}) for seed in range(20)]
+    assert grid.estimate([whole], known) == pytest.approx(2 * grid.estimate([whole], []))
+
+
 @pytest.mark.parametrize("net", ["poggio", "poggio_untied"])
 def test_every_net_can_be_estimated(store, net):
     assert grid.estimate([Config(net=net, rules=("bp",) * 5)], store.records()) > 0
