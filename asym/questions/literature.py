@@ -49,7 +49,7 @@ def claims() -> Iterator[Claim]:
     for row in figures():
         yield Claim(
             id=row["id"],
-            sentence=f"Our net nearest to {row['source']}'s ({row['their_net']}), {row['network']} of {row['part']}, ends here.",
+            sentence=f"Ours, {row['network']} of {row['part']}, beside {row['source']} ({row['their_net']}), ends here.",
             quantity=accuracy(row["part"], row["network"]),
             published=float(row["accuracy_percent"]),
         )
