@@ -16,7 +16,7 @@ from asym.results import Record
 
 TYPES = {"value": float, "whole": bool, "data": str, "epochs": str}
 EMPTY = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in TYPES.items()}, index=pd.Index([], name="seed"))
-LEVEL = JUMPS = 20  # epochs
+LEVEL = 20  # epochs at the end of a run, over which its level and its jumps are taken
 SHARES = ("idle", "sign_agreement")  # measures that are fractions, given in %
 
 
@@ -114,7 +114,7 @@ def alone(network: str, **fields: str) -> Quantity:
 
 def jumps(part: str, network: str, **fields: str) -> Quantity:
     """How much the test accuracy jumps from epoch to epoch at the end: its standard deviation over the last 20 epochs."""
-    return _over_the_last("std", f"standard deviation over {JUMPS} epochs", part, network, fields)
+    return _over_the_last("std", f"standard deviation over {LEVEL} epochs", part, network, fields)
 
 
 def level(part: str, network: str, **fields: str) -> Quantity:
