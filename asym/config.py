@@ -92,6 +92,11 @@ class Config:
         return len(self.hidden) + 1 if self.net == "dense" else len(POGGIO_CHANNELS) + 2
 
     @property
+    def last_alone(self) -> bool:
+        """Whether only the last layer learns, from what never changes and so needs to be computed but once."""
+        return bool(self.frozen) and self.frozen == tuple(range(self.layers - 1)) and not self.dropout
+
+    @property
     def hash(self) -> str:
         """16 hex digits over the fields that differ from their defaults, so that a field added later renames no record.
 

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import asym
 from asym import data, gemm, kernels, stacked, versions
 from asym.checkpoint import Checkpoint
-from asym.checks import expect, expect_device, is_whole
+from asym.checks import expect, expect_device, is_number, is_whole
 from asym.config import Config
 from asym.holds import ATTEMPTS, PAUSE, Holds, Queue, Task
 from asym.progress import Bar, tell, tell_to
@@ -163,15 +163,14 @@ def _images(config: Config) -> int:
 
 def _operations(config: Config) -> float:
     """Floating-point operations of a run: a forward pass for each image tested, before the first epoch and after each, and three
-    for each trained on, with those of the backward pass; the tied net that a pretrained convolution comes from takes as many."""
+    for each trained on, with those of the backward pass; the tied net that a pretrained convolution comes from takes as many. A
+    last layer that learns alone takes next to none: what it is given is computed once."""
     trained = _images(config) - config.validation
     tested = (config.test_subset or TEST_IMAGES) + config.validation
     tied = config.net.removesuffix("_untied")  # which multiplies as often
     shape = Config(dataset=config.dataset, net=tied, hidden=config.hidden, rules=("bp",) * config.layers)
-    passes = 3 * (config.pretrained + config.epochs) * trained + (config.epochs + 1) * tested
-    if config.frozen and config.frozen == tuple(range(config.layers - 1)) and not config.dropout:
-        passes = trained + tested  # what the last layer is given is computed once
-    return passes * _forward_operations(shape)
+    passes = trained + tested if config.last_alone else 3 * config.epochs * trained + (config.epochs + 1) * tested
+    return (3 * config.pretrained * trained + passes) * _forward_operations(shape)
 
 
 @cache
@@ -203,11 +202,12 @@ def run(
     progress(done, total) is called after each run; without it a bar of epochs is shown where stderr is a terminal. Ctrl-C leaves
     what is stored. A run whose process dies is tried again, three times in all. A run that another grid on this store is making
     is left to it, and awaited. Raises data.DataError before the first run if a data set is missing or damaged, ValueError for
-    other jobs or stack than whole numbers, a device that is not here, or an unknown form in $ASYM_UNTIED or $ASYM_GEMM;
+    jobs, stack or budget that do not count, a device that is not here, or an unknown form in $ASYM_UNTIED or $ASYM_GEMM;
     RuntimeError, after all the others, for runs that failed, naming the first.
     """
     for name, value in (("jobs", 1 if jobs is None else jobs), ("stack", stack)):
         expect(name, value, is_whole(value, 1), "a whole number, at least 1")
+    expect("budget", budget, budget is None or is_number(budget) and budget >= 0, "a number of seconds, at least 0, or None")
     wanted = list(dict.fromkeys(configs))
     there = {config: record for config in wanted if (record := store.load(config)) is not None}
     missing = [config for config in wanted if config not in there]

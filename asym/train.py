@@ -113,14 +113,14 @@ class Trainer:
         self.probe = Probe(self.net, images, labels, self.criterion, activations)
         # what computes the logits, what it takes for images, and those that it is trained on
         self.learner, self.taken, self.trained_on = self.net, self.images, self.dataset.train_images
-        if config.frozen and trained == self.net.layers[-1:] and not config.dropout:
+        if config.last_alone:
             self._learn_alone()
         if state is not None:
             self._restore(state)
 
     @torch.no_grad()
     def _learn_alone(self) -> None:
-        """Where the last layer learns alone, what it is given never changes: it is computed once."""
+        """Computes once what the last layer is given."""
         *below, self.learner = self.net.steps
         below = nn.Sequential(*below)
 

@@ -76,11 +76,13 @@ def test_a_cluster_loses_a_worker_gains_one_and_waits_for_a_slow_one(store, clus
         def disturb():
             until(lambda: stored(store), 200)  # on a busy machine the workers take long to import torch
             slow.send_signal(signal.SIGSTOP)
-            cluster.worker()
-            until(lambda: joined() == 3, 200)
-            killed.kill()
-            until(lambda: len(stored(store)) >= len(wanted) - 2, 200)  # by the late one: the slow one has taken two at most
-            slow.send_signal(signal.SIGCONT)
+            try:
+                cluster.worker()
+                until(lambda: joined() == 3, 200)
+                killed.kill()
+                until(lambda: len(stored(store)) >= len(wanted) - 2, 200)  # by the late one: the slow one has taken two at most
+            finally:
+                slow.send_signal(signal.SIGCONT)  # or a grid that waits for it hides what went wrong
 
         until(lambda: joined() == 2, 200)
         with ThreadPoolExecutor(1) as aside:

@@ -227,6 +227,16 @@ def test_a_device_that_is_not_here_is_told_before_any_run(store, device):
     assert not store.folder.exists() and not workers()
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "allowed"),
+    [("jobs", 0, "a whole number"), ("stack", 1.5, "a whole number"), ("budget", "10", "a number"), ("budget", -1, "a number")],
+)
+def test_a_grid_refuses_what_it_cannot_count_with(store, name, given, allowed):
+    with pytest.raises(ValueError, match=f"{name} must be {allowed}.*, at least .*; got {given!r}"):
+        grid.run(GRID, store, **{name: given})
+    assert not store.folder.exists()
+
+
 @pytest.mark.parametrize(("device", "jobs", "processes"), [("cpu", None, os.cpu_count()), ("cuda", None, 1), ("cuda", 3, 3)])
 def test_a_gpu_gets_one_process_unless_more_are_asked_for(store, monkeypatch, device, jobs, processes):
     asked = []
