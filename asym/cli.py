@@ -6,6 +6,7 @@ import logging
 import math
 import sys
 import tempfile
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor
@@ -30,12 +31,18 @@ from asym.results import Record, Store
 
 
 class Commands(TyperGroup):
-    """What a command is given wrongly (exit 2), and a file that it cannot read or write (exit 1), is told without a traceback."""
+    """What a command is given wrongly (exit 2), and a file that it cannot read or write (exit 1), is told without a traceback.
+
+    A ValueError of a library is a defect of ours, and keeps its traceback.
+    """
 
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
         except (DataError, ValueError, FileNotFoundError, NotADirectoryError) as error:
+            raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+            if type(error) is ValueError and PACKAGE not in raised_in.parents:
+                raise
             raise typer.BadParameter(str(error), ctx) from None
         except OSError as error:
             console.print(str(error), soft_wrap=True, markup=False)
@@ -43,6 +50,7 @@ class Commands(TyperGroup):
 
 
 app = typer.Typer(cls=Commands, help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+PACKAGE = Path(__file__).parent
 WIDE = 10_000  # columns of what is no terminal: nothing is cut or broken there
 console = Console(width=None if sys.stdout.isatty() else WIDE)
 

@@ -89,6 +89,12 @@ def test_wrong_input_is_told_with_what_is_allowed_and_code_2(folder, arguments, 
     assert code == 2 and told in err and out == "" and not folder.exists()
 
 
+def test_an_error_that_a_library_raises_under_right_input_is_not_taken_for_wrong_input(folder, monkeypatch):
+    monkeypatch.setattr(cli, "_seeds_outermost", lambda configs: pd.DataFrame({"a": [1]}).set_axis(["b", "c"], axis=1))
+    done = CliRunner().invoke(app, ["run", "dense", "--preset", "smoke"])
+    assert isinstance(done.exception, ValueError) and "Length mismatch" in str(done.exception)
+
+
 def test_a_scheduler_that_does_not_answer_is_told(folder):
     dask = pytest.importorskip("dask")
     with dask.config.set({"distributed.comm.timeouts.connect": "300ms"}):
