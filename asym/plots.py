@@ -124,14 +124,22 @@ def _panels(names: list[str], height: float, told: dict[str, str] | None = None,
     return figure, list(axes.flat[: len(names)])
 
 
-def _epochs(ax: Axes, shortest: int) -> None:
-    """Whole epochs on the x axis; a logarithmic one where what is drawn there reaches beyond ten times our shortest run."""
-    drawn = max(max(line.get_xdata()) for line in ax.get_lines())
+def _epochs(ax: Axes, shortest: int, drawn: int | None = None) -> None:
+    """Whole epochs on the x axis; a logarithmic one where what is drawn there reaches beyond ten times our shortest run.
+
+    drawn: the last epoch of all panels that share the axis, which then begins at epoch 0.
+    """
+    shared = drawn is not None
+    drawn = drawn if shared else max(max(line.get_xdata()) for line in ax.get_lines())
     if drawn <= 10 * shortest:
         ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4, integer=True))
         return
-    ticks = [epoch for epoch in (1, 3, 10, 30, 100, 300) if epoch <= drawn]
-    ax.set_xscale("log")
+    ticks = [epoch for epoch in ((0, 1, 10, 100) if shared else (1, 3, 10, 30, 100, 300)) if epoch <= drawn]
+    if shared:  # epoch 0 has no logarithm
+        ax.set_xscale("symlog", linthresh=1, linscale=0.4)
+        ax.set_xlim(-0.2, 1.2 * drawn)
+    else:
+        ax.set_xscale("log")
     ax.set_xticks(ticks, ticks)
     ax.minorticks_off()
 
@@ -376,7 +384,7 @@ def alignment(layers: pd.DataFrame, measures: tuple[str, ...] = ("weight_angle",
         ax.set_title(network, fontsize=10)
     for ax in axes[-1]:
         ax.set_xlabel("epoch")
-        _epochs(ax, layers["epoch"].max())
+        _epochs(ax, layers["epochs"].min(), layers["epoch"].max())
     samples = [_sample(f"layer {index + 1}", color=colour, lw=1.4) for index, colour in enumerate(colours)]
     _legend(figure, [], tuple((sample.get_label(), sample) for sample in samples))
     return figure
@@ -395,6 +403,10 @@ def roofline(nets: pd.DataFrame, ceilings: dict[str, float]) -> Figure:
         style = {"color": NEUTRAL, "marker": marker, "ms": 8, "ls": ""}
         ax.plot(entry["intensity"], entry["gflops"], label=entry["net"].replace("_", ", "), **style)
     ax.set(xscale="log", yscale="log", xlabel="operations per byte moved", ylabel="Gflop/s", xlim=(left, right))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+    ax.minorticks_off()
     _legend(figure, [ax])
     return figure
 

@@ -12,7 +12,7 @@ from scipy import stats
 from asym import claims, plots, tables
 from asym.cells import cell, table
 from asym.claims import Claim
-from asym.frames import at_epoch, beside_unclipped, frame, from_control, interval, last_epoch
+from asym.frames import at_epoch, beside_unclipped, frame, from_control, interval, last_epoch, layer_frame
 from asym.measures import MEASURES
 from asym.presets import load
 from asym.quantities import Evidence, accuracy
@@ -390,6 +390,14 @@ def test_a_cross_without_a_printed_epoch_stands_at_the_plans_last_on_an_axis_tha
         "100",
         "300",
     ]
+
+
+@pytest.mark.parametrize(("epochs", "scale", "ticks"), [(300, "symlog", [0, 1, 10, 100]), (20, "linear", None)])
+def test_the_angles_of_few_epochs_beside_those_of_many_are_seen_from_the_start_on(epochs, scale, ticks):
+    wanted = [cell("table 6", "PGR1", epochs=epochs), cell("table 6", "PGR2", epochs=5)]
+    for ax in plots.alignment(layer_frame((c, record(c.config)) for c in wanted)).axes:
+        assert ax.get_xscale() == scale and ax.get_xlim()[0] < 0
+        assert ticks is None or ax.get_xticks().tolist() == ticks
 
 
 def test_an_axis_of_epochs_has_whole_ones():
