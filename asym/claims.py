@@ -145,6 +145,12 @@ def summary(judged: pd.DataFrame) -> str:
     return f"of the answer's claims {mine}; of the others {others}" if others else f"of the claims {mine}"
 
 
+def tested(judged: pd.DataFrame) -> str:
+    """How many of the claims that the original's answer makes are tested."""
+    verdicts = judged.loc[(judged["verdict"] != "") & judged["answers"], "verdict"]
+    return f"{(verdicts != UNTESTED).sum()} of {len(verdicts)}"
+
+
 def counted(judged: pd.DataFrame, answers: bool) -> str:
     """How many of the claims that the original's answer makes, or of the others, have which verdict."""
     counts = judged.loc[(judged["verdict"] != "") & (judged["answers"] == answers), "verdict"].value_counts()
