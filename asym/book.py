@@ -116,9 +116,9 @@ class Page:
 
     def badge(self) -> HTML:
         """Which preset, data, seeds, epochs, device and hours the page shows, and how many of the preset's runs there are."""
-        rows = "; ".join(f"<b>{name}</b> {escape(value)}" for name, value in provenance.summary(self.shown).items())
+        rows = "<br>".join(f"<b>{name}</b> {escape(value)}" for name, value in provenance.summary(self.shown).items())
         old = versions.stale(record for _, record in self.shown.found)
-        rows += f"; <b>stale</b> {len(old)} runs were made before a change of the code that decides a run" if old else ""
+        rows += f"<br><b>stale</b> {len(old)} runs were made before a change of the code that decides a run" if old else ""
         title = '<p class="admonition-title">What this page shows</p>'
         return HTML(f'<div class="admonition tip">{title}<p>{rows}</p><p>{MARKED}</p></div>')
 
