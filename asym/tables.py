@@ -80,7 +80,7 @@ def telling(half: float, scale: float = 100) -> float:
 
 def _as_text(entry: dict) -> dict:
     epochs = "not printed" if math.isnan(entry["epochs"]) else f"{entry['epochs']:.0f}"
-    other = math.isnan(entry["epochs"]) or entry["epochs_run"] < entry["epochs"]
+    other = entry["seeds"] and (math.isnan(entry["epochs"]) or entry["epochs_run"] < entry["epochs"])
     return {
         "table": entry["part"].removeprefix("table "),
         "network": entry["network"],
