@@ -71,6 +71,14 @@ def claims() -> Iterator[Claim]:
                 sentence=f"In {words}, so many of the runs of {name} diverge.",
                 quantity=diverged(part, name),
             )
+        four, one = (measure("gradient_angle", part, f"{prefix}R{count}", 1) for count in (4, 1))
+        yield Claim(
+            id=f"multilayer-{slug}-turned",
+            sentence=f"In {words}, four random layers turn the first layer's gradient further from backpropagation's than one.",
+            quantity=four - one,
+            least=0,
+            answers=False,
+        )
         for name in networks(part)[1:]:
             yield Claim(
                 id=f"multilayer-{slug}-{name}-gradient",
