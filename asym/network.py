@@ -21,8 +21,10 @@ class Passage(NamedTuple):
 class Network(nn.Module):
     """The steps in sequence; a layer with rule "dfa" gets no error through itself, its input is taught by the logits' error.
 
-    steps: modules, called one after the other. example_input: a batch, by which each DirectFeedback learns its size.
-    generator draws their B (None: torch's global one). ValueError for a layer with rule "dfa" that lies inside a step.
+    The logits are the first output of shape (N, K) from the last step with parameters on: before a softmax that follows it, after
+    the pooling of a net that ends in a convolution. steps: modules, called one after the other. example_input: a batch, by which
+    each DirectFeedback learns its size. generator draws their B (None: torch's global one). ValueError for a layer with rule
+    "dfa" that lies inside a step, or in a net that gives no such logits.
     """
 
     def __init__(self, *steps: nn.Module, example_input: Tensor, generator: torch.Generator | None = None):
@@ -32,15 +34,27 @@ class Network(nn.Module):
         hidden = [name for name, module in self.steps.named_modules() if _direct(module) and "." in name]
         if hidden:
             raise ValueError(f"a layer with rule 'dfa' must be a step of the network; got it inside one, as {', '.join(hidden)}")
-        trainable, sizes, x = False, {}, example_input
-        with torch.no_grad():
-            for index, step in enumerate(self.steps):
-                if trainable and _direct(step):
-                    sizes[str(index)] = x.shape[1:].numel()
-                trainable = trainable or any(True for _ in step.parameters())
-                x = copy.deepcopy(step).eval()(x)  # leaves batch statistics and random numbers alone
+        self.logits_step, logits, sizes = self._trace(example_input)
+        if sizes and logits is None:
+            given = tuple(example_input.shape)
+            raise ValueError(f"example_input must give logits (N, K) for rule 'dfa'; of shape {given} it gives none")
         for index, elements in sizes.items():
-            self.direct[index] = DirectFeedback(elements, x.shape[-1], x.device, x.dtype, generator=generator)
+            direct = DirectFeedback(elements, logits.shape[1], logits.device, logits.dtype, generator=generator)
+            self.direct[index] = direct
+
+    @torch.no_grad()
+    def _trace(self, x: Tensor) -> tuple[int | None, Tensor | None, dict[str, int]]:
+        """The step that gives the logits, these, and how many elements an input has of each layer that is taught directly."""
+        batch, found, sizes, trainable = x.shape[:1], (None, None), {}, False
+        for index, step in enumerate(self.steps):
+            if trainable and _direct(step):
+                sizes[str(index)] = x.shape[1:].numel()
+            x = copy.deepcopy(step).eval()(x)  # leaves batch statistics and random numbers alone
+            if any(True for _ in step.parameters()):
+                trainable, found = True, (None, None)
+            if found[0] is None and isinstance(x, Tensor) and x.dim() == 2 and x.shape[:1] == batch:
+                found = index, x
+        return *found, sizes
 
     @property
     def layers(self) -> list[FeedbackLayer]:
@@ -56,7 +70,7 @@ class Network(nn.Module):
         return twin
 
     def forward(self, x: Tensor, trace: list[Passage] | None = None) -> Tensor:
-        """x (N, ...) -> logits (N, K). A given trace list receives every weight layer's passage."""
+        """x (N, ...) -> the last step's output. A given trace list receives every weight layer's passage."""
         taught = []
         for index, step in enumerate(self.steps):
             wired = str(index) in self.direct
@@ -65,9 +79,10 @@ class Network(nn.Module):
             y = step(x.detach() if wired else x)
             if trace is not None and isinstance(step, FeedbackLayer):
                 trace.append(Passage(step, x, y))
+            if index == self.logits_step:
+                for direct, hidden in taught:
+                    y = direct(y, hidden)
             x = y
-        for direct, hidden in taught:
-            x = direct(x, hidden)
         return x
 
 

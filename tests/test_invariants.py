@@ -212,6 +212,35 @@ def test_direct_feedback_to_the_last_hidden_layer_is_feedback_alignment():
         torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("tail", [(nn.LogSoftmax(1),), (nn.Sigmoid(), nn.Unflatten(1, (5, 1)))], ids=["softmax", "sigmoid"])
+def test_direct_feedback_takes_the_error_at_the_logits_whatever_follows_them(tail):
+    """With one hidden layer it is feedback alignment, to whose layer a softmax sends the error of its own input too."""
+    nets = {rule: Network(nn.Flatten(), *two_layers(rule), *tail, example_input=torch.zeros(1, 12)) for rule in ("dfa", "fa")}
+    nets["dfa"].direct["3"].feedback.copy_(nets["fa"].layers[1].feedback)
+    for net in nets.values():
+        net(reference.draw(6, 12).float())[:, 0].sum().backward()
+    for ours, theirs in zip(*(net.layers for net in nets.values()), strict=True):
+        torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+
+
+def two_layers(rule):
+    torch.manual_seed(0)
+    return asym.Linear(12, 7), nn.Tanh(), asym.Linear(7, 5, rule=rule)
+
+
+def test_direct_feedback_from_a_net_without_logits_is_refused():
+    layers, pooled = (asym.Conv2d(1, 3, 2), asym.Conv2d(3, 4, 2, rule="dfa")), (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    image = torch.zeros(2, 1, 5, 6)
+    with pytest.raises(ValueError, match=r"example_input must give logits \(N, K\) for rule 'dfa'; of shape \(2, 1, 5, 6\)"):
+        Network(*layers, example_input=image)
+    with pytest.raises(ValueError, match="must give logits"):  # rows that are no longer the batch's
+        Network(asym.Linear(6, 3), asym.Linear(3, 4, rule="dfa"), nn.Flatten(0, 2), example_input=image)
+    net = Network(*layers, *pooled, nn.LogSoftmax(1), example_input=image)
+    assert net.direct["1"].feedback.shape == (4, 3 * 4 * 5) and net.logits_step == 3
+    net(image + 1)[:, 0].sum().backward()
+    assert net.layers[0].weight.grad.any()
+
+
 def test_direct_feedback_reaches_every_layer_of_a_mixed_net():
     net = mixed("dfa")
     assert {name: tuple(d.feedback.shape) for name, d in net.direct.items()} == {
