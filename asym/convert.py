@@ -10,11 +10,12 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import is_parametrized
 
 from asym.checks import expect, expect_generator
-from asym.layers import Conv2d, DirectFeedback, Linear, UntiedConv2d
+from asym.layers import Conv2d, DirectFeedback, FeedbackLayer, Linear, UntiedConv2d
 from asym.network import Network
 from asym.rules import find
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # where torch keeps a module's
+OTHERS = (nn.Linear, nn.modules.conv._ConvNd, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)  # torch's own
 LAYERS = {nn.Linear: Linear, nn.Conv2d: Conv2d} | {kind: kind for kind in (Linear, Conv2d, UntiedConv2d)}
 
 
@@ -29,19 +30,21 @@ def convert(
 
     These are torch's nn.Linear and nn.Conv2d, and this package's three layers, whose rule and B are then new. rule is one key for
     all of them, or {layer name: key} for some (names as in model.named_modules()); the others stay as they are, and so does every
-    subclass of torch's two (attention's projections among them, which torch calls without their forward; a warning names those
-    that are parametrized). A layer used in several places stays one layer, and layers that share a weight share a B that moves
+    subclass of torch's two (attention's projections among them, which torch calls without their forward). With one key a warning
+    names the layers of torch that still send their error back through their own weights: these subclasses, parametrized ones,
+    attention, recurrent layers and other convolutions. A layer used in several places stays one layer, and layers that share a weight share a B that moves
     with it. The first layer's B is never used if its input needs no gradient. "dfa" needs the whole path to the logits: the model
     must be an nn.Sequential, the layer one of its steps (a nested nn.Sequential is undone unless it has hooks), example_input a
     batch for it; an asym.network.Network comes back, whose layers are steps.0, steps.1 and so on.
     A B that moves with its weight ("shared_update", "kp") takes no part in what the weight gets elsewhere, as from an embedding
     that is tied to it: a warning names such modules.
     ValueError for what is no model, rule, generator or tensor, for an unknown rule or layer name, for a model without such
-    layers, with one whose weights are not real floating numbers or with a lazy one that has no size yet, for dfa elsewhere or
-    without example_input, and for a model that is wired for direct feedback already.
+    layers, with one whose weights are not real floating numbers or with a lazy one that has no size yet, for one that cannot be
+    copied (pruned, or normalised by hooks), for dfa elsewhere or without example_input, and for a model that is wired for direct
+    feedback already.
     """
     _check(model, rule, generator, example_input)
-    model = copy.deepcopy(model)
+    model = _copy(model)
     found = {name: module for name, module in model.named_modules() if type(module) in LAYERS}
     rules = _chosen(model, found, rule)
     direct = any(find(key).direct for key in rules.values())
@@ -76,10 +79,28 @@ def _chosen(model: nn.Module, found: dict[str, nn.Module], rule: str | Mapping[s
         raise ValueError("model has no nn.Linear, nn.Conv2d or layer of asym to convert, or rule names none")
     if any(isinstance(module, DirectFeedback) for module in modules.values()):
         raise ValueError("model is wired for direct feedback already: convert the one that it came from")
-    kept = [name for name, module in modules.items() if isinstance(module, tuple(LAYERS)) and is_parametrized(module)]
-    if kept and isinstance(rule, str):
-        warnings.warn(f"parametrized layers stay as they are, parametrize after convert: {', '.join(kept)}", stacklevel=3)
+    if isinstance(rule, str):
+        _warn_of_kept(modules, found, rule)
     return {name: rules[name] for name in found if name in rules}
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:  # torch's, of a weight that is computed
+        raise ValueError(f"model must be one that can be copied: prune or normalise weights after convert ({error})") from error
+
+
+def _warn_of_kept(modules: Mapping[str, nn.Module], found: Mapping[str, nn.Module], rule: str) -> None:
+    """Names the layers that the rule does not reach, which was meant for all."""
+    kept = [name for name, module in modules.items() if isinstance(module, tuple(LAYERS)) and is_parametrized(module)]
+    if kept:
+        warnings.warn(f"parametrized layers stay as they are, parametrize after convert: {', '.join(kept)}", stacklevel=4)
+    others = [
+        n for n, m in modules.items() if isinstance(m, OTHERS) and not isinstance(m, FeedbackLayer) and n not in {*found, *kept}
+    ]
+    if others and rule != "bp":
+        warnings.warn(f"these layers stay as they are and send the error back by bp: {', '.join(others)}", stacklevel=4)
 
 
 def _check(model, rule, generator, example_input) -> None:

@@ -8,6 +8,7 @@ import reference
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune
 
 import asym
 from asym.network import Network
@@ -162,14 +163,16 @@ def test_subclasses_are_left_to_their_owners():
         pass
 
     model = nn.ModuleDict({"mine": Mine(4, 4), "attention": nn.MultiheadAttention(4, 2), "plain": nn.Linear(4, 4)})
-    new = asym.convert(model, "fa")
+    with pytest.warns(UserWarning, match="send the error back by bp: mine, attention, attention.out_proj$"):
+        new = asym.convert(model, "fa")
     assert type(new["mine"]) is Mine
     assert type(new["attention"].out_proj) is type(model["attention"].out_proj)
     x = torch.randn(3, 2, 4)
     assert torch.equal(new["attention"](x, x, x)[0], model["attention"](x, x, x)[0])
     assert new["plain"].rule == "fa"
     encoder = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
-    ours = asym.convert(encoder, "fa")
+    with pytest.warns(UserWarning, match="by bp: self_attn, self_attn.out_proj$"):
+        ours = asym.convert(encoder, "fa")
     torch.testing.assert_close(ours(x), encoder(x))
     ours(x).sum().backward()
     assert ours.linear1.weight.grad.any()
@@ -274,6 +277,24 @@ def test_a_model_that_is_wired_for_direct_feedback_is_not_wired_again():
     once = asym.convert(sequential(), "dfa", example_input=images())
     with pytest.raises(ValueError, match="wired for direct feedback already"):
         asym.convert(once, "fa")
+
+
+def test_a_model_that_cannot_be_copied_is_refused_with_the_way_out():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
+    prune.random_unstructured(model[0], "weight", 0.5)
+    with pytest.raises(ValueError, match="model must be one that can be copied: prune or normalise weights after convert"):
+        asym.convert(model, "fa")
+
+
+@pytest.mark.parametrize("layer", [nn.Conv1d(4, 4, 1), nn.ConvTranspose2d(4, 4, 1), nn.LSTM(4, 4), nn.Bilinear(4, 4, 4)])
+def test_layers_that_a_rule_for_all_does_not_reach_are_named(layer):
+    model = nn.ModuleDict({"norm": nn.LayerNorm(4), "embed": nn.Embedding(4, 4), "other": layer, "head": asym.Linear(4, 3)})
+    with pytest.warns(UserWarning, match="these layers stay as they are and send the error back by bp: other$"):
+        asym.convert(model, "fa")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asym.convert(model, {"head": "fa"})
+        asym.convert(model, "bp")
 
 
 class Listed(nn.Module):
