@@ -32,10 +32,10 @@ def convert(
     all of them, or {layer name: key} for some (names as in model.named_modules()); the others stay as they are, and so does every
     subclass of torch's two (attention's projections among them, which torch calls without their forward). With one key a warning
     names the layers of torch that still send their error back through their own weights: these subclasses, parametrized ones,
-    attention, recurrent layers and other convolutions. A layer used in several places stays one layer, and layers that share a weight share a B that moves
-    with it. The first layer's B is never used if its input needs no gradient. "dfa" needs the whole path to the logits: the model
-    must be an nn.Sequential, the layer one of its steps (a nested nn.Sequential is undone unless it has hooks), example_input a
-    batch for it; an asym.network.Network comes back, whose layers are steps.0, steps.1 and so on.
+    attention, recurrent layers and other convolutions. A layer used in several places stays one layer, and layers that share a
+    weight share a B that moves with it. The first layer's B is never used if its input needs no gradient. "dfa" needs the whole
+    path to the logits: the model must be an nn.Sequential, the layer one of its steps (a nested nn.Sequential is undone unless it
+    has hooks), example_input a batch for it; an asym.network.Network comes back, whose layers are steps.0, steps.1 and so on.
     A B that moves with its weight ("shared_update", "kp") takes no part in what the weight gets elsewhere, as from an embedding
     that is tied to it: a warning names such modules.
     ValueError for what is no model, rule, generator or tensor, for an unknown rule or layer name, for a model without such

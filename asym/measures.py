@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from asym.checks import expect
 from asym.layers import FeedbackLayer
 from asym.network import Network, Passage
 from asym.rules import find
@@ -26,8 +27,10 @@ NAN = float("nan")
 def angle(a: Tensor, b: Tensor) -> Tensor:
     """The angle in degrees between two tensors taken as vectors; NaN where one is zero or not finite.
 
-    Through the chord of the unit vectors, 2 arcsin(|u - v| / 2): exact near 0, where arccos is not.
+    Through the chord of the unit vectors, 2 arcsin(|u - v| / 2): exact near 0, where arccos is not. ValueError unless they have
+    one shape, which a B stored as (in, out) has not.
     """
+    expect("b", tuple(b.shape), b.shape == a.shape, f"of a's shape {tuple(a.shape)}")
     norms = [torch.linalg.vector_norm(t, dtype=torch.float64) for t in (a, b)]
     piece = PIECE if a.device.type == "cpu" else max(1, a.numel())
     pieces = zip(*(t.flatten().split(piece) for t in (a, b)), strict=True)  # which fit in a processor's cache as float64

@@ -27,17 +27,18 @@ def pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
 
 def floating(*left_out: str, **tensors: Tensor | None) -> None:
     """Real floating tensors on one device, of one dtype where autocast does not see to that; left_out: those that may be None."""
-    first = None
+    first = named = None
     for name, tensor in tensors.items():
         if tensor is None and name in left_out:
             continue
         if not (isinstance(tensor, Tensor) and tensor.dtype in REAL):
             expect(name, getattr(tensor, "dtype", tensor), False, f"a tensor of {DTYPES}")
-        first = tensor if first is None else first
+        if first is None:
+            first, named = tensor, name
         if tensor.device != first.device:
-            expect(name, str(tensor.device), False, f"on the first tensor's device {first.device}")
+            expect(name, str(tensor.device), False, f"on {named}'s device {first.device}")
         if tensor.dtype != first.dtype and not _autocast(tensor.dtype, first):
-            expect(name, tensor.dtype, False, f"of the first tensor's dtype {first.dtype}")
+            expect(name, tensor.dtype, False, f"of {named}'s dtype {first.dtype}")
 
 
 def _autocast(dtype: torch.dtype, first: Tensor) -> bool:

@@ -69,6 +69,11 @@ def test_angle_with_no_direction_is_nan(bad):
     assert angle(a, b).isnan() and angle(b, a).isnan() and angle(b, b).isnan()
 
 
+def test_tensors_of_two_shapes_have_no_angle():
+    with pytest.raises(ValueError, match=r"b must be of a's shape \(3, 4\); got \(4, 3\)"):
+        angle(torch.ones(3, 4), torch.ones(4, 3))
+
+
 @pytest.mark.parametrize("net", [dense("bp", "bp", "bp"), conv("bp", "bp", "bp", "bp")], ids=["dense", "conv"])
 def test_backpropagation_agrees_with_itself(net):
     found = probe(net).measure()
