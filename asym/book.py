@@ -144,8 +144,10 @@ class Page:
         return self.show_table(table, "own") if len(table) else Markdown("This page was made from the published runs alone.")
 
     def show_claims(self, judged: pd.DataFrame, name: str = "claims") -> Numbered:
-        """What each entry says, what the original and our runs give for it, and a claim's verdict, where any entry has one."""
-        rows = pd.DataFrame(claims.as_text(judged))
+        """What each entry says, what the original and our runs give for it, and a claim's verdict, where any entry has one; those
+        not yet tested come last, without runs at the very end."""
+        wanting = (judged["verdict"] == claims.UNTESTED).astype(int) + judged["value"].isna()
+        rows = pd.DataFrame(claims.as_text(judged.loc[wanting.sort_values(kind="stable").index]))
         rows = rows.loc[:, (rows != "").any()]
         return Numbered(rows, label(self.question, name), CLAIMS, "claims", said=("unit", "seeds", "trained on"))
 

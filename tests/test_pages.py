@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 import zipfile
+from math import nan
 from pathlib import Path
 
 import nbformat
@@ -41,6 +42,14 @@ def test_a_table_tells_in_its_caption_what_all_rows_share():
 def test_a_single_row_keeps_all_its_columns():
     table = Numbered(pd.DataFrame({"loss": ["ce"]}), "tbl-x", "One.", "kind", said=("loss",))
     assert "| loss |" in table._repr_markdown_() and "every row" not in table._repr_markdown_()
+
+
+def test_claims_not_yet_tested_come_last_and_without_runs_at_the_very_end():
+    given = [("none", nan, "not yet tested"), ("short", 2.0, "not yet tested"), ("open", 1.0, "not settled"), ("number", 3.0, "")]
+    judged = pd.DataFrame(given, columns=["sentence", "value", "verdict"])
+    told = {"original": nan, "half_width": 0.5, "unit": "points", "seeds": 3, "trained_on": "x", "as_planned": True, "answers": True}
+    shown = Page.show_claims(types.SimpleNamespace(question="dense"), judged.assign(**told)).rows
+    assert shown["claim"].tolist() == ["open", "number", "short", "none"]
 
 
 @pytest.fixture
