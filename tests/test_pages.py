@@ -47,8 +47,8 @@ def test_a_single_row_keeps_all_its_columns():
 def test_claims_not_yet_tested_come_last_and_without_runs_at_the_very_end():
     given = [("none", nan, "not yet tested"), ("short", 2.0, "not yet tested"), ("open", 1.0, "not settled"), ("number", 3.0, "")]
     judged = pd.DataFrame(given, columns=["sentence", "value", "verdict"])
-    told = {"original": nan, "half_width": 0.5, "unit": "points", "seeds": 3, "trained_on": "x", "as_planned": True, "answers": True}
-    shown = Page.show_claims(types.SimpleNamespace(question="dense"), judged.assign(**told)).rows
+    told = {"original": nan, "half_width": 0.5, "unit": "points", "seeds": 3, "trained_on": "x"}
+    shown = Page.show_claims(types.SimpleNamespace(question="dense"), judged.assign(**told, as_planned=True, answers=True)).rows
     assert shown["claim"].tolist() == ["open", "number", "short", "none"]
 
 
