@@ -27,7 +27,7 @@ NAN = float("nan")
 def angle(a: Tensor, b: Tensor) -> Tensor:
     """The angle in degrees between two tensors taken as vectors; NaN where one is zero or not finite.
 
-    Through the chord of the unit vectors, 2 arcsin(|u - v| / 2): exact near 0, where arccos is not. ValueError unless they have
+    Through the chord of the unit vectors, 2 arcsin(norm(u - v) / 2): exact near 0, where arccos is not. ValueError unless they have
     one shape, which a B stored as (in, out) has not.
     """
     expect("b", tuple(b.shape), b.shape == a.shape, f"of a's shape {tuple(a.shape)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from asym.cells import Cell, cell
 from asym.claims import Claim
 from asym.config import Config, last
-from asym.quantities import accuracy, measure
+from asym.quantities import accuracy, measure, overfit
 from asym.questions.depth import KP_DECAY
 
 ASKS = "Do our numbers agree with those that others published?"
@@ -20,6 +20,7 @@ FIGURES = Path(__file__).parent.parent / "literature.csv"
 WIDE, MIRROR = "3x1000 tanh", "1x1000 tanh"
 RULES = {WIDE: (3, ("bp", "fa", "dfa")), MIRROR: (1, ("bp", "fa", "mirror", "shared_update", "kp"))}
 NEAR = 2.0  # points
+EARLY = 10  # epochs: soon enough that the dense nets do not overfit much yet
 # the delta angle that the weight-mirror code's runs end with; those that it calls KP have no decay, and so are shared updates
 ANGLES = {"fa": 48.8, "mirror": 7.7, "shared_update": 1.7, "kp": math.nan}
 
@@ -69,6 +70,19 @@ def claims() -> Iterator[Claim]:
             published=lost,
             least=lost - NEAR,
             most=lost + NEAR,
+        )
+        if row["part"] in RULES:
+            after = {net: accuracy(row["part"], net, epoch=EARLY) for net in (row["network"], "bp")}
+            yield Claim(
+                id=f"{row['id']}-early",
+                sentence=f"In {row['part']}, {row['network']} is after {EARLY} epochs this far from backpropagation.",
+                quantity=after[row["network"]] - after["bp"],
+            )
+    for part, (layers, _) in RULES.items():
+        yield Claim(
+            id=f"literature-overfit-{layers}",
+            sentence=f"In {part} with backpropagation, the training accuracy ends this far above the test accuracy.",
+            quantity=overfit(part, "bp"),
         )
     for rule, angle in ANGLES.items():
         yield Claim(
