@@ -53,11 +53,18 @@ class Outcome:
     left: int
 
 
+def cores() -> int:
+    """The processor cores that this process may use, which a batch system or a container may have made fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS, Windows: all
+
+
 @cache
 def commit() -> str:
-    """The checkout's commit, with + if files differ from it; empty outside a checkout."""
+    """The checkout's commit, with + if files of the package differ from it; empty outside a checkout, and where the package is
+    installed inside another project's."""
     git = ["git", "-C", str(Path(asym.__file__).parent)]
     try:
+        subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], capture_output=True, check=True)
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         changed = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
@@ -195,10 +202,11 @@ def run(
 ) -> Outcome:
     """Runs the configs that the store lacks, in their order, and stores each as it ends; a second call goes on where one stopped.
 
-    jobs: processes of one thread each (default: the cores, on a GPU one); with an executor (a Dask client's get_executor(), say)
-    how many runs it is given at once (default: 256). stack: so many seeds of a config are trained in one program where they can
-    be, for a GPU; their first one's turn is theirs. budget: seconds after which no run is started and those still going are given
-    up; of a run that is given up, or whose process dies, the last epochs are lost (see asym.checkpoint).
+    jobs: processes of one thread each (default: the cores that this process may use, on a GPU one); with an executor (a Dask
+    client's get_executor(), say) how many runs it is given at once (default: 256). stack: so many seeds of a config are trained
+    in one program where they can be, for a GPU; their first one's turn is theirs. budget: seconds after which no run is started
+    and those still going are given up; of a run that is given up, or whose process dies, the last epochs are lost (see
+    asym.checkpoint).
     progress(done, total) is called after each run; without it a bar of epochs is shown where stderr is a terminal. Ctrl-C leaves
     what is stored. A run whose process dies is tried again, three times in all. A run that another grid on this store is making
     is left to it, and awaited. Raises data.DataError before the first run if a data set is missing or damaged, ValueError for
@@ -267,7 +275,7 @@ def _finish(
     queue: Queue, jobs: int | None, device: str, deadline: float, executor: Executor | None, teller: Connection | None
 ) -> Iterator[Ended]:
     """The runs as they end; a pool that breaks is replaced, and the runs that it held are tried again."""
-    processes = jobs or (os.cpu_count() if device == "cpu" else 1) or 1
+    processes = jobs or (cores() if device == "cpu" else 1)
     window = jobs or SUBMITTED if executor else 2 * processes  # runs that a broken pool loses, at most
     while queue and time.monotonic() < deadline:
         running: dict[Future, Task] = {}

@@ -21,6 +21,7 @@ import pytest
 from made import record as made_up
 from typer.testing import CliRunner
 
+import asym
 from asym import data, gemm, grid, holds, train, versions
 from asym.cli import app
 from asym.config import Config
@@ -237,7 +238,7 @@ def test_a_grid_refuses_what_it_cannot_count_with(store, name, given, allowed):
     assert not store.folder.exists()
 
 
-@pytest.mark.parametrize(("device", "jobs", "processes"), [("cpu", None, os.cpu_count()), ("cuda", None, 1), ("cuda", 3, 3)])
+@pytest.mark.parametrize(("device", "jobs", "processes"), [("cpu", None, grid.cores()), ("cuda", None, 1), ("cuda", 3, 3)])
 def test_a_gpu_gets_one_process_unless_more_are_asked_for(store, monkeypatch, device, jobs, processes):
     asked = []
 
@@ -252,6 +253,18 @@ def test_a_gpu_gets_one_process_unless_more_are_asked_for(store, monkeypatch, de
     monkeypatch.setattr(grid, "perform_task", lambda task, *_: [made_up(config) for config in task])
     grid.run(GRID, store, jobs=jobs, device=device)
     assert asked == [processes]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system gives a process all cores")
+def test_the_cores_are_those_that_the_process_may_use():
+    """A batch system gives a job some of a machine's, and one process each of all would share them and the job's memory."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert grid.cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert grid.cores() == len(allowed)
 
 
 def test_a_full_disk_ends_the_grid_at_once_and_loses_one_run(store, undisturbed, monkeypatch):
@@ -514,6 +527,24 @@ def test_every_field_of_provenance_is_told(store):
     assert provenance["untied_products"] == ""  # a dense net has none
     assert provenance["threads"] == 1 and len(provenance["data_fingerprint"]) == 64
     assert provenance["matrix_products"] in gemm.LIBRARIES
+
+
+def test_a_package_inside_another_projects_checkout_has_no_commit(monkeypatch, tmp_path):
+    """As in a virtual environment there: that project's commit says nothing of this code."""
+    git = lambda *words: subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True, text=True).stdout  # noqa: E731
+    package = tmp_path / "asym/__init__.py"
+    package.parent.mkdir()
+    package.touch()
+    git("init", "--quiet")
+    author = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    git(*author, "commit", "--quiet", "--allow-empty", "-m", "theirs")
+    monkeypatch.setattr(asym, "__file__", str(package))
+    assert grid.commit.__wrapped__() == ""
+    git("add", ".")
+    git(*author, "commit", "--quiet", "-m", "ours")
+    assert grid.commit.__wrapped__() == git("rev-parse", "HEAD").strip()
+    package.write_text("changed")
+    assert grid.commit.__wrapped__() == git("rev-parse", "HEAD").strip() + "+"
 
 
 def test_a_record_names_the_commit_that_its_code_was_read_at(monkeypatch):
