@@ -159,11 +159,8 @@ def publish(question: Question = None, preset: PresetName = "cpu", figures: Path
         raise typer.BadParameter(f"no run of preset {preset} is here: asym run makes them", param_hint="--preset")
     for name, records in found.items():
         path = figures / name / publication.FILE
-        before = {record.config.hash: record for record in publication.published(path)}
-        theirs, ours = ({old.config.hash for old in versions.stale(made.values())} for made in (before, records))
-        new = {run: record for run, record in records.items() if run not in before or run in theirs - ours}
-        publication.publish((before | new).values(), path)
-        console.print(f"{path}: {len(before | new)} runs, {len(new)} of them new")
+        total, new = publication.add(records, path)
+        console.print(f"{path}: {total} runs, {new} of them new")
 
 
 @app.command()

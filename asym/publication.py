@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from asym import presets
+from asym import presets, versions
 from asym.atomic import whole
 from asym.cells import Cell
 from asym.checks import expect, in_short
@@ -42,6 +42,16 @@ def publish(records: Iterable[Record], path: Path) -> None:
     if rows:
         with whole(path) as temporary:
             pd.DataFrame(rows).to_parquet(temporary, index=False, compression="zstd")
+
+
+def add(records: Mapping[str, Record], path: Path) -> tuple[int, int]:
+    """Publishes runs, by their configs' hashes, beside those of a file; a run there already stays, unless it is stale and the new
+    one is not. How many there are then, and how many of them are new."""
+    before = {record.config.hash: record for record in published(path)}
+    theirs, ours = ({old.config.hash for old in versions.stale(made.values())} for made in (before, records))
+    new = {run: record for run, record in records.items() if run not in before or run in theirs - ours}
+    publish((before | new).values(), path)
+    return len(before | new), len(new)
 
 
 def published(path: Path) -> list[Record]:

@@ -10,11 +10,12 @@ import torch
 from made import record as made_up
 from typer.testing import CliRunner
 
-from asym import bench, cli, nets, presets
+from asym import bench, cli, nets, presets, versions
 from asym.bench import forms, goals, gpu, page, peers, precision, roofline
 from asym.bench.goals import MET, MISSED, UNMEASURED, Goal
 from asym.layers import UntiedConv2d
-from asym.publication import published
+from asym.publication import publish, published
+from asym.results import Store
 
 ROOT = Path(__file__).parent.parent
 GOAL = Goal("group", "ours / theirs", "ours", "theirs", 0.5)
@@ -161,6 +162,29 @@ def test_the_precision_command_trains_publishes_and_prints(monkeypatch, tmp_path
     assert code == 0 and "table 2, DSR2" in out
     found = published(tmp_path / "performance/runs.parquet")
     assert found and {record.config.precision for record in found} == {"bf16"}
+
+
+def test_published_precisions_of_other_code_are_made_again_and_replaced(monkeypatch, tmp_path):
+    """As `asym publish` replaces the runs of the questions; what the present code made stays, and is not trained again."""
+    monkeypatch.setattr(precision, "CELLS", (("dense", "table 2", "DSR2"),))
+    stale, fresh = (cell.config for cell in precision.wanted(presets.load("smoke")) if cell.config.precision == "bf16")
+    path, store, trained = tmp_path / "performance/runs.parquet", Store(tmp_path / "runs"), []
+
+    def by_this_code(config):
+        made = made_up(config)
+        made.provenance["code"] = versions.current()
+        return made
+
+    def train(configs, store, jobs):
+        for config in configs:
+            trained.append(config)
+            store.save(by_this_code(config))
+
+    publish([made_up(stale), by_this_code(fresh)], path)
+    monkeypatch.setattr(precision.grid, "run", train)
+    precision.run(presets.load("smoke"), tmp_path, store)
+    assert stale in trained and fresh not in trained
+    assert {record.config for record in published(path)} == {stale, fresh} and versions.stale(published(path)) == []
 
 
 def test_the_stored_report_of_a_gpu_is_of_every_net_it_tells_and_shown_whole():

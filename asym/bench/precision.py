@@ -1,12 +1,11 @@
 """Does a run in bf16 end where it ends in fp32? Three cells, one of them unstable, in both precisions from the same seeds."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from asym import grid, presets, publication
+from asym import grid, presets, publication, versions
 from asym.cells import Cell
 from asym.frames import interval
 from asym.questions import cells
@@ -27,17 +26,17 @@ def wanted(preset: presets.Preset) -> list[Cell]:
     return [replace(cell, config=replace(cell.config, precision=name)) for cell in asked for name in ("fp32", "bf16")]
 
 
-def run(
-    preset: presets.Preset, figures: Path, store: Store, *, jobs: int | None = None, progress: Callable | None = None
-) -> pd.DataFrame:
-    """Trains what neither the store nor the published runs have, publishes the bf16 runs, and returns `compare`'s table."""
-    known, asked = publication.library(figures), wanted(preset)
-    grid.run((c.config for c in asked if c.config.hash not in known), store, jobs=jobs, progress=progress)
-    found = dict(store.find(asked))
-    path = figures / HOME / publication.FILE
-    ours = {cell.config.hash: record for cell, record in found.items() if cell.config.precision == "bf16"}
-    publication.publish((ours | {record.config.hash: record for record in publication.published(path)}).values(), path)
-    return compare(asked, {cell.config.hash: record for cell, record in found.items()} | known)
+def run(preset: presets.Preset, figures: Path, store: Store, *, jobs: int | None = None) -> pd.DataFrame:
+    """Trains what neither the store nor the published runs have, or have of other code alone (asym stale names those), publishes
+    the bf16 runs, and returns `compare`'s table."""
+    asked, library = wanted(preset), publication.library(figures)
+    stale = {record.config.hash for record in versions.stale(library.values())}
+    known = {run: record for run, record in library.items() if run not in stale}
+    grid.run((cell.config for cell in asked if cell.config.hash not in known), store, jobs=jobs)
+    found = {cell.config.hash: record for cell, record in store.find(asked)}
+    ours = {run: record for run, record in found.items() if record.config.precision == "bf16"}
+    publication.add(ours, figures / HOME / publication.FILE)
+    return compare(asked, found | known)
 
 
 def compare(asked: list[Cell], records: dict[str, Record]) -> pd.DataFrame:
