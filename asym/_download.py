@@ -1,7 +1,6 @@
 """Downloads into the cache of the user: with checksums, with retries, and going on where a cut download stopped."""
 
 import shutil
-from contextlib import nullcontext
 from pathlib import Path
 
 from asym._formats import DataError
@@ -57,22 +56,19 @@ def resume(url: str, output_file: str, pooch, check_only: bool = False) -> None:
 
 
 def _write(response, part: Path, done: int) -> None:
-    """Write the response after the first `done` bytes of the part; ValueError, and no part, for more than any file has."""
-    with open(part, "ab" if done else "wb") as file, _progress(response, part, done) as bar:
+    """Write the response after the first `done` bytes of the part, with a bar on a terminal; ValueError, and no part, for more
+    than any file has."""
+    from tqdm import tqdm
+
+    total = done + int(response.headers.get("Content-Length", 0)) or None
+    options = {"desc": part.stem, "initial": done, "total": total, "unit": "B", "unit_scale": True, "disable": None}
+    with open(part, "ab" if done else "wb") as file, tqdm(**options) as bar:
         for chunk in response.iter_content(CHUNK):
             if file.tell() + len(chunk) > LARGEST:
-                part.unlink()
-                raise ValueError(f"more than the {LARGEST} bytes that a published file can have")
+                break
             file.write(chunk)
-            if bar is not None:
-                bar.update(len(chunk))
-
-
-def _progress(response, part: Path, done: int):
-    """A progress bar, which shows itself on a terminal only; none without tqdm."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return nullcontext()
-    total = done + int(response.headers.get("Content-Length", 0))
-    return tqdm(desc=part.stem, initial=done, total=total or None, unit="B", unit_scale=True, disable=None)
+            bar.update(len(chunk))
+        else:
+            return
+    part.unlink()  # once it is closed: Windows removes no open file
+    raise ValueError(f"more than the {LARGEST} bytes that a published file can have")

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 import torch.nn.functional as F
@@ -832,6 +833,11 @@ class Endless:
 
 
 def test_a_download_without_end_is_given_up(tmp_path, monkeypatch):
+    def unlink(path, real=Path.unlink):
+        assert str(path) not in [file.path for file in psutil.Process().open_files()], "Windows removes no open file"
+        real(path)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
     monkeypatch.setattr(_download, "LARGEST", 10**6)
     with pytest.raises(ValueError, match="more than the 1000000 bytes that a published file can have"):
         _download._write(Endless(), tmp_path / "x.part", 0)
