@@ -1,7 +1,7 @@
 # make venv    .venv with the locked packages and this one, editable
 # make book    run every notebook at $(PRESET), then build _build/html/index.html
 # make html    build the same pages from the notebooks as stored: no training
-# make test    the test suite            make lint    ruff
+# make test    the test suite            make lint    ruff: what it finds, and its format
 # make zip     the built book, its runs and its data in one file, with their checksums, to be read and checked offline
 # make render  make the stored notebooks' pages again from the published runs, ready to commit: no training
 # make lock    resolve requirements.txt anew (TORCH=x.y.z takes another torch)
@@ -82,6 +82,7 @@ test: venv
 
 lint: venv
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 
 # BioTorch asks for much that its layers do not use.
 bench: venv
