@@ -45,14 +45,14 @@ class Commands(TyperGroup):
                 raise
             raise typer.BadParameter(str(error), ctx) from None
         except OSError as error:
-            console.print(str(error), soft_wrap=True, markup=False)
+            console.print(str(error), soft_wrap=True)
             raise typer.Exit(1) from None
 
 
 app = typer.Typer(cls=Commands, help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 PACKAGE = Path(__file__).parent
 WIDE = 10_000  # columns of what is no terminal: nothing is cut or broken there
-console = Console(width=None if sys.stdout.isatty() else WIDE)
+console = Console(width=None if sys.stdout.isatty() else WIDE, markup=False, emoji=False)
 
 Question = Annotated[str | None, typer.Argument(help=f"One of {', '.join(questions.QUESTIONS)}; all without it.")]
 PresetName = Annotated[str, typer.Option("--preset", help=f"One of {', '.join(presets.PRESETS)}.")]
@@ -92,7 +92,7 @@ def run(
     except RuntimeError as error:
         if not isinstance(error.__cause__, DataError):
             raise
-        console.print(str(error), markup=False)  # a worker elsewhere that has no data
+        console.print(str(error))  # a worker elsewhere that has no data
         raise typer.Exit(1) from None
     console.print(f"{outcome.ran} runs made, {outcome.done_before} there before, {outcome.left} left")
     raise typer.Exit(1 if outcome.left and budget is None else 0)
@@ -170,10 +170,10 @@ def merge(folder: Path) -> None:
     merged = publication.merge(folder, Store())
     for ours, theirs in merged.differ:
         ends = (f"{100 * record.epochs[-1]['test_accuracy']:.2f} % on {record.provenance['device']}" for record in (ours, theirs))
-        console.print("{}: yours stays, {}; theirs {}".format(ours.config.hash, *ends), soft_wrap=True, markup=False)
+        console.print("{}: yours stays, {}; theirs {}".format(ours.config.hash, *ends), soft_wrap=True)
     for path, reason in merged.refused.items():
         name = str(path).encode(errors="backslashreplace").decode()  # a name need not be text
-        console.print(f"{name}: refused, {reason}", soft_wrap=True, markup=False)
+        console.print(f"{name}: refused, {reason}", soft_wrap=True)
     counts = (
         f"{len(merged.new)} runs new, {len(merged.alike)} alike, {len(merged.differ)} differ, {len(merged.refused)} files refused"
     )

@@ -257,6 +257,19 @@ def test_status_tells_the_hours_of_other_devices_where_runs_of_theirs_do(record,
     assert float(row(out, "dense")[-1]) >= 0 and row(out, "untied_conv")[-1] == "?"
 
 
+def test_what_a_record_tells_is_printed_as_it_is(record, tmp_path, monkeypatch):
+    """Brackets and colons too, which rich would take for its own: a record may be another machine's."""
+    device, made_by = "A [/b] :gear: [1]", "[/b] of old"
+    store = Store(tmp_path / "[/c]")
+    for cell in cells("dense", load("quick")):
+        store.save(replace(made_up(cell.config), provenance=record.provenance | {"device": device, "code": made_by}))
+    monkeypatch.setenv("ASYM_RUNS", str(store.folder))
+    figures = ("--figures", str(tmp_path / "[/d]"))
+    assert f"hours left, {device}" in asym("status", "--preset", "smoke", *figures)[1]
+    assert str(tmp_path / "[/d]") in asym("publish", "--preset", "quick", *figures)[1]
+    assert f"made by other code ({made_by})" in asym("stale", *figures)[1]
+
+
 def test_status_names_what_is_no_record_once_and_counts_it_as_left(record):
     store, (cell, *_) = Store(), cells("dense", load("smoke"))
     store.save(replace(record, config=cell.config))
