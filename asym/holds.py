@@ -29,8 +29,8 @@ HELD = (errno.EAGAIN, errno.EACCES)  # what a lock of another process answers; a
 class Holds:
     """This process's holds on runs of a store, each a locked byte of one file there, which stays empty.
 
-    The system frees the locks when the process ends, however it ends. On a file system without locks, and on Windows, every
-    run is free: two grids may then make one twice.
+    The system frees the locks when the process ends, however it ends. They are a process's: two grids in threads of one do not
+    keep each other off. On a file system without locks, and on Windows, every run is free: two grids may then make one twice.
     """
 
     def __init__(self, folder: Path):
