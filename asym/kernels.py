@@ -32,7 +32,10 @@ class Unavailable(Exception):
 
 
 def find_compiler() -> list[str]:
-    asked = shlex.split(os.environ.get("CXX", ""))
+    try:
+        asked = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise Unavailable(f"$CXX is no command ({error})") from None
     for name in [asked] if asked else (["c++"], ["g++"], ["clang++"]):
         if shutil.which(name[0]):
             return name

@@ -27,8 +27,8 @@ NAN = float("nan")
 def angle(a: Tensor, b: Tensor) -> Tensor:
     """The angle in degrees between two tensors taken as vectors; NaN where one is zero or not finite.
 
-    Through the chord of the unit vectors, 2 arcsin(norm(u - v) / 2): exact near 0, where arccos is not. ValueError unless they have
-    one shape, which a B stored as (in, out) has not.
+    Through the chord of the unit vectors, 2 arcsin(norm(u - v) / 2): exact near 0, where arccos is not. ValueError for tensors of
+    two shapes: a B stored as (in, out) is not of W's.
     """
     expect("b", tuple(b.shape), b.shape == a.shape, f"of a's shape {tuple(a.shape)}")
     norms = [torch.linalg.vector_norm(t, dtype=torch.float64) for t in (a, b)]

@@ -272,6 +272,7 @@ def gives_up(reason):
     ("compiler", "reason"),
     [
         ("no-such-compiler -x", r"no C\+\+ compiler is installed \(no-such-compiler not found\)"),
+        ("g++ '", r"\$CXX is no command \(No closing quotation\)"),
         ("false", r"the compiler failed \(no message\)"),
         (f"{sys.executable} -c 'raise SystemExit(\"error: no\")'", r"the compiler failed \(error: no\)"),
     ],
