@@ -36,6 +36,7 @@ def convert(
     weight share a B that moves with it. The first layer's B is never used if its input needs no gradient. "dfa" needs the whole
     path to the logits: the model must be an nn.Sequential, the layer one of its steps (a nested nn.Sequential is undone unless it
     has hooks), example_input a batch for it; an asym.network.Network comes back, whose layers are steps.0, steps.1 and so on.
+    Rules that move B between two steps ("brsf", "mirror") need asym.between_steps in the training loop.
     A B that moves with its weight ("shared_update", "kp") takes no part in what the weight gets elsewhere, as from an embedding
     that is tied to it: a warning names such modules.
     ValueError for what is no model, rule, generator or tensor, for an unknown rule or layer name, for a model without such

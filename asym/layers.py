@@ -149,8 +149,8 @@ class Linear(FeedbackLayer, nn.Linear):
     """y = x W' + b whose error returns as e F: torch.nn.Linear with a feedback rule (Lillicrap et al. 2016).
 
     weight and feedback (out, in). W starts as in torch, B is Glorot-uniform and drawn by `generator` (None: torch's global one).
-    Rule "dfa" needs a Network, which wires it (asym.convert). Input (..., in) -> (..., out). ValueError for an argument or an
-    input that it cannot have, an unknown rule among them.
+    Rule "dfa" needs a Network, which wires it (asym.convert), "brsf" and "mirror" asym.between_steps. Input (..., in) ->
+    (..., out). ValueError for an argument or an input that it cannot have, an unknown rule among them.
     """
 
     def __init__(self, in_features, out_features, bias=True, device=None, dtype=None, *, rule="bp", generator=None):
@@ -379,7 +379,8 @@ class DirectFeedback(nn.Module):
 
 def between_steps(model: nn.Module, generator: torch.Generator | None = None) -> None:
     """Moves every B that its rule moves outside the backward pass (brsf redraws it, mirror trains it): call it after each
-    optimiser step. The generator draws the new matrices and the noise; ValueError for what is no model or no generator."""
+    optimiser step, or brsf is frsf and mirror is fa. The generator draws the new matrices and the noise; ValueError for what is
+    no model or no generator."""
     expect("model", type(model).__name__, isinstance(model, nn.Module), "a torch.nn.Module")
     expect_generator(generator)
     for module in model.modules():
