@@ -129,14 +129,14 @@ def verdict(judged: pd.DataFrame) -> str:
     """The question's verdict from those of the claims that the original's answer makes: holds or contradicted, "where settled" if
     the others are not settled; holds in part if some hold and some are contradicted; not settled; "so far" where some are not yet
     tested; not yet tested where none is."""
-    judged = judged.loc[(judged["verdict"] != "") & judged["answers"], "verdict"]
-    tested = judged[judged != UNTESTED]
-    if not len(tested):
+    verdicts = _verdicts(judged, True)
+    known = verdicts[verdicts != UNTESTED]
+    if not len(known):
         return UNTESTED
-    found = [kind for kind in (HOLDS, CONTRADICTED) if (tested == kind).any()]
+    found = [kind for kind in (HOLDS, CONTRADICTED) if (known == kind).any()]
     settled = f"{HOLDS} in part" if len(found) == 2 else found[0] if found else OPEN
-    where = " where settled" if len(found) == 1 and (tested == OPEN).any() else ""
-    return f"{settled}{where}" + ("" if len(tested) == len(judged) else " so far")
+    where = " where settled" if len(found) == 1 and (known == OPEN).any() else ""
+    return f"{settled}{where}" + ("" if len(known) == len(verdicts) else " so far")
 
 
 def summary(judged: pd.DataFrame) -> str:
@@ -147,12 +147,17 @@ def summary(judged: pd.DataFrame) -> str:
 
 def tested(judged: pd.DataFrame) -> str:
     """How many of the claims that the original's answer makes are tested."""
-    verdicts = judged.loc[(judged["verdict"] != "") & judged["answers"], "verdict"]
+    verdicts = _verdicts(judged, True)
     return f"{(verdicts != UNTESTED).sum()} of {len(verdicts)}"
 
 
 def counted(judged: pd.DataFrame, answers: bool) -> str:
     """How many of the claims that the original's answer makes, or of the others, have which verdict."""
-    counts = judged.loc[(judged["verdict"] != "") & (judged["answers"] == answers), "verdict"].value_counts()
+    counts = _verdicts(judged, answers).value_counts()
     words = {kind: "hold" if kind == HOLDS and count > 1 else kind for kind, count in counts.items()}
     return ", ".join(f"{counts[kind]} {words[kind]}" for kind in (HOLDS, CONTRADICTED, OPEN, UNTESTED) if kind in counts)
+
+
+def _verdicts(judged: pd.DataFrame, answers: bool) -> pd.Series:
+    """Of the claims that the original's answer makes, or of the others."""
+    return judged.loc[(judged["verdict"] != "") & (judged["answers"] == answers), "verdict"]

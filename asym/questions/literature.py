@@ -72,11 +72,11 @@ def claims() -> Iterator[Claim]:
             most=lost + NEAR,
         )
         if row["part"] in RULES:
-            after = {net: accuracy(row["part"], net, epoch=EARLY) for net in (row["network"], "bp")}
+            ours, bp = (accuracy(each["part"], each["network"], epoch=EARLY) for each in (row, control))
             yield Claim(
                 id=f"{row['id']}-early",
                 sentence=f"In {row['part']}, {row['network']} is after {EARLY} epochs this far from backpropagation.",
-                quantity=after[row["network"]] - after["bp"],
+                quantity=ours - bp,
             )
     for part, (layers, _) in RULES.items():
         yield Claim(
