@@ -34,7 +34,7 @@ def run(seeds: Iterable[int] = range(10), steps: int = 300) -> pd.DataFrame:
 
 def _follow(rule: str, seed: int, steps: int) -> list[dict]:
     draw = stream(seed, f"linear map {SIZES}")
-    uniform = lambda bound, *shape: bound * (2 * torch.rand(shape, generator=draw).double() - 1)  # noqa: E731
+    uniform = lambda bound, *shape: bound * (2 * torch.rand(shape, generator=draw).double() - 1)
     n, hidden, outputs = SIZES
     target = uniform(1, outputs, n)
     net = nn.Sequential(Linear(n, hidden, bias=False), Linear(hidden, outputs, bias=False, rule=rule)).double()

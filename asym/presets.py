@@ -71,7 +71,7 @@ class Preset:
 
     def _scaled(self, cell: Cell, scale: dict[str, Any], seed: int) -> Cell:
         plan = cell.config
-        shorter = lambda epochs: epochs if scale["epochs"] is None else min(epochs, scale["epochs"])  # noqa: E731
+        shorter = lambda epochs: epochs if scale["epochs"] is None else min(epochs, scale["epochs"])
         batch = scale["batch"] or plan.batch
         fifth = plan.validation if scale["subset"] is None else scale["subset"] // 5  # held back of a level's few images
         config = replace(

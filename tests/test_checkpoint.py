@@ -93,7 +93,7 @@ def test_a_training_that_was_stopped_twice_ends_as_one_that_was_not(case, path, 
 def test_a_first_convolution_goes_on_being_learned(seeds, path, monkeypatch):
     """Stopped in its second epoch, and of two seeds in that of the second."""
     configs = [replace(CASES["pretrained"], pretrained=3, seed=seed) for seed in seeds]
-    train = lambda **options: stacked.train(configs, **options)  # noqa: E731
+    train = lambda **options: stacked.train(configs, **options)
     whole, real, done = train(), training.Trainer.epoch, []
     training._KERNELS.clear()
 

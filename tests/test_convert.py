@@ -267,7 +267,7 @@ def test_a_converted_model_takes_another_rule(first, second):
     layers = [m for m in twice.modules() if isinstance(m, asym.layers.FeedbackLayer)]
     plain = asym.convert(model, second, **({"example_input": x} if second == "dfa" else {}))
     assert {layer.rule for layer in layers} == {second} and layers
-    shapes = lambda net: {name.removeprefix("steps."): t.shape for name, t in net.state_dict().items()}  # noqa: E731
+    shapes = lambda net: {name.removeprefix("steps."): t.shape for name, t in net.state_dict().items()}
     assert shapes(twice) == shapes(plain)
     assert [n for n, _ in twice.named_parameters()] == [n for n, _ in plain.named_parameters()]
     assert torch.equal(twice(x), model(x))

@@ -532,7 +532,7 @@ def test_every_field_of_provenance_is_told(store):
 
 def test_a_package_inside_another_projects_checkout_has_no_commit(monkeypatch, tmp_path):
     """As in a virtual environment there: that project's commit says nothing of this code."""
-    git = lambda *words: subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True, text=True).stdout  # noqa: E731
+    git = lambda *words: subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True, text=True).stdout
     package = tmp_path / "asym/__init__.py"
     package.parent.mkdir()
     package.touch()

@@ -115,7 +115,7 @@ def test_gradcheck_of_a_layer_passes_only_where_its_path_is_its_weight(rule, kin
 @pytest.mark.parametrize("op", OPERATIONS)
 def test_backpropagation_is_differentiable_twice(op):
     x, w = (reference.draw(*shape, seed=k).requires_grad_() for k, shape in enumerate(SHAPES[op]))
-    call = lambda x, w: OPERATIONS[op](x, w, None).square()  # noqa: E731
+    call = lambda x, w: OPERATIONS[op](x, w, None).square()
     assert torch.autograd.gradgradcheck(call, (x, w), fast_mode=True)
 
 

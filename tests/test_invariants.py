@@ -399,7 +399,7 @@ def test_a_second_derivative_of_what_is_asymmetric_is_refused(kind):
     (g,) = torch.autograd.grad(asym.DirectFeedback(4, 3)(logits, hidden).square().sum(), hidden, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):
         g.sum().backward()
-    through = lambda hidden: asym.DirectFeedback(4, 3)(logits, hidden).square().sum()  # noqa: E731
+    through = lambda hidden: asym.DirectFeedback(4, 3)(logits, hidden).square().sum()
     with pytest.raises(RuntimeError, match="differentiate twice"):
         grad(lambda hidden: grad(through)(hidden).sum())(hidden)
 

@@ -103,13 +103,13 @@ def test_the_line_under_a_figure_names_source_numbers_drawing_and_command():
 def test_the_command_has_a_folder_to_write_to():
     """papermill makes none; what lies in runs/ is not committed."""
     folder = ROOT / "runs"
-    ignored = lambda name: subprocess.run(["git", "-C", folder, "check-ignore", "-q", name]).returncode == 0  # noqa: E731
+    ignored = lambda name: subprocess.run(["git", "-C", folder, "check-ignore", "-q", name]).returncode == 0
     assert (folder / ".gitignore").exists() and not ignored(".gitignore")
     assert ignored("0123456789abcdef.json") and ignored("dense.ipynb") and ignored("held.lock")
 
 
 def test_a_notebook_is_named_at_the_commit_of_its_last_change(tmp_path):
-    git = lambda *words: subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True, text=True).stdout  # noqa: E731
+    git = lambda *words: subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True, text=True).stdout
     (tmp_path / "book").mkdir()
     notebook = tmp_path / "book/a.ipynb"
     notebook.write_text("1")

@@ -191,7 +191,7 @@ def test_the_values_of_a_questions_net_go_before_a_questions_those_before_a_nets
 def test_a_question_runs_the_parts_and_losses_that_a_preset_selects_of_it():
     plan = [cell(part, "DSR1", loss=loss) for part in ("a", "b") for loss in LOSSES]
     level = Preset(preset="mine", dataset="mnist", subset=None, epochs=1, seeds=[0])
-    selected = lambda own, question="dense": [  # noqa: E731
+    selected = lambda own, question="dense": [
         (cell.part, cell.config.loss) for cell in replace(level, questions={"dense": own}).cells(question, plan)
     ]
     assert selected({"parts": ["b"]}) == [("b", "ce"), ("b", "hinge")]

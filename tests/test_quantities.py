@@ -126,7 +126,7 @@ def test_runs_of_two_copies_of_the_data_say_so_and_have_no_difference():
         made.provenance["data_fingerprint"] = copy
     change = accuracy("a", "DSR1") - accuracy("a", "DS0")
     assert values(change, *found) == {0: 0} and values(change, *found[::2]) == {0: 0}
-    said = lambda *found: accuracy("a", "DSR1").of(Evidence(found))["data"].to_dict()  # noqa: E731
+    said = lambda *found: accuracy("a", "DSR1").of(Evidence(found))["data"].to_dict()
     alone = "cifar10, batch 500"
     assert said(*found) == {0: f"{alone}, copy aaaaaaaa", 1: f"{alone}, copy bbbbbbbb"} and said(*found[:3]) == {0: alone}
     del found[0][1].provenance["data_fingerprint"]
@@ -135,7 +135,7 @@ def test_runs_of_two_copies_of_the_data_say_so_and_have_no_difference():
 
 def test_a_quantity_tells_data_and_epochs():
     found = [run("DS0"), run("DSR1")]
-    read = lambda quantity: quantity.of(Evidence(found))["epochs"].tolist()  # noqa: E731
+    read = lambda quantity: quantity.of(Evidence(found))["epochs"].tolist()
     last = read(accuracy("a", "DS0"))[0]
     assert read(accuracy("a", "DS0", epoch=1)) == ["1"] and read(accuracy("a", "DSR1") - accuracy("a", "DS0")) == [last]
     assert read(accuracy("a", "DSR1") - accuracy("a", "DS0", epoch=1)) == [f"{last} and 1"]

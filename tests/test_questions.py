@@ -212,7 +212,7 @@ def test_seeds_are_outermost_and_each_is_a_whole_table(question, preset):
     assert seeds == list(level.seeds)[: len(seeds)]
     tables = [[replace(cell, config=replace(cell.config, seed=0)) for cell in group] for _, group in by_seed]
     assert all(set(later) <= set(earlier) for earlier, later in pairwise(tables))  # some nets and questions have fewer seeds
-    home = lambda cell: ((cell.of or (question,))[0], cell.config.net)  # noqa: E731
+    home = lambda cell: ((cell.of or (question,))[0], cell.config.net)
     for of in set(map(home, tables[0])):
         ours = [[cell for cell in table if home(cell) == of] for table in tables]
         assert all(table in ([], ours[0]) for table in ours)

@@ -88,7 +88,7 @@ def test_agreement_is_the_range_of_one_further_seed():
 
 def test_there_is_a_verdict_only_on_three_seeds_of_the_planned_data_and_epochs(dense):
     wanted, found = dense
-    judge = lambda found, wanted=wanted: set(tables.beside_original(wanted, found)["verdict"])  # noqa: E731
+    judge = lambda found, wanted=wanted: set(tables.beside_original(wanted, found)["verdict"])
     assert judge(found) == {"compatible", "differs"} and judge([]) == {"not run"}
     assert judge([pair for pair in found if pair[0].config.seed < 2]) == {"fewer than 3 seeds"}
     for overrides, verdict in (
@@ -270,7 +270,7 @@ def test_the_whole_interval_decides(values, bounds, verdict):
 def test_claims_need_seeds_epochs_and_the_planned_data(dense):
     _, found = dense
     asked = find("dense").claims
-    bounded = lambda judged: set(judged["verdict"]) - {""}  # noqa: E731
+    bounded = lambda judged: set(judged["verdict"]) - {""}
     two = [(cell, run) for cell, run in found if cell.config.seed < 2]
     assert bounded(claims.judge(asked, Evidence(two))) == {claims.UNTESTED}
     for overrides in ({"subset": 5000}, {"epochs": 50}, {"dataset": "mnist"}):
@@ -440,7 +440,7 @@ def test_panels_of_other_data_or_epochs_say_which():
 
 def test_the_original_beside_ours(dense):
     figure = plots.beside_original(tables.beside_original(*dense))
-    points = lambda mark: [line for line in figure.axes[0].get_lines() if line.get_marker() == mark]  # noqa: E731
+    points = lambda mark: [line for line in figure.axes[0].get_lines() if line.get_marker() == mark]
     assert [line.get_xdata()[0] for line in points("o")] == pytest.approx([51] + [41] * 4)
     assert [line.get_xdata()[0] for line in points("x")] == tables.original("table 2")["accuracy_percent"][:5].tolist()
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
@@ -571,7 +571,7 @@ def test_alignment_has_a_row_a_measure_a_column_a_network_and_a_line_a_layer_wit
     layers = evidence.layers[evidence.layers["network"].isin(["DSR1", "DSR2"])]
     figure = plots.alignment(layers)
     assert len(figure.axes) == 6 and [ax.get_title() for ax in figure.axes[:2]] == ["DSR1", "DSR2"]
-    named = lambda ax: {name: line.get_ydata()[-1] for name, line in lines(ax).items() if name.startswith("layer")}  # noqa: E731
+    named = lambda ax: {name: line.get_ydata()[-1] for name, line in lines(ax).items() if name.startswith("layer")}
     assert named(figure.axes[0]) == {"layer 3": 130} and named(figure.axes[1]) == {"layer 2": 120, "layer 3": 130}
     assert named(figure.axes[4]) == {"layer 1": 110, "layer 2": 120, "layer 3": 130}  # every layer has a gradient
 

@@ -76,7 +76,7 @@ def test_vmap_over_seeds_of_a_layer_is_the_loop(rule, kind):
     layers = [reference.layer(kind, rule, bias=True, seed=seed) for seed in range(3)]
     parameters, buffers = stack_module_state(layers)
     x = reference.images(kind)
-    call = lambda p, b: functional_call(layers[0], (p, b), (x,)).square().sum()  # noqa: E731
+    call = lambda p, b: functional_call(layers[0], (p, b), (x,)).square().sum()
     found = vmap(grad(call))({name: p.detach() for name, p in parameters.items()}, buffers)
     for seed, layer in enumerate(layers):
         layer(x).square().sum().backward()
@@ -91,7 +91,7 @@ def test_vmap_over_seeds_of_a_network_is_the_loop(rule, library, monkeypatch):
     models = [network(rule, seed) for seed in range(3)]
     parameters, buffers = stack_module_state(models)
     x, labels = batch()
-    call = lambda p, b: loss(models[0], (p, b), x, labels)  # noqa: E731
+    call = lambda p, b: loss(models[0], (p, b), x, labels)
     found = vmap(grad(call))({name: p.detach() for name, p in parameters.items()}, buffers)
     for seed, model in enumerate(models):
         for name, gradient in backward(model, *batch()).items():

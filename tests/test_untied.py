@@ -69,7 +69,7 @@ def check(name, dtype, n=7, **options):
     e = reference.draw(*y.shape, seed=4).to(dtype)
     y.backward(e)
     exact = {k: v for k, v in GEOMETRIES[name].items() if k != "kernel_size"}
-    op = lambda x, w: reference.untied_conv2d(x, ours.as_kernels(w), **exact)  # noqa: E731
+    op = lambda x, w: reference.untied_conv2d(x, ours.as_kernels(w), **exact)
     x64, w64, f64, e64 = (t.detach().double() for t in (x, ours.weight, ours.feedback, e))
     found, expected = (y, x.grad, ours.weight.grad), (op(x64, w64), None, None)
     expected = expected[0], reference.gradients(op, x64, f64, e64)[0], reference.gradients(op, x64, w64, e64)[1]
@@ -160,7 +160,7 @@ def test_the_product_is_a_torch_operation(compiled):
 def test_transforms_are_those_of_the_torch_form(compiled, monkeypatch):
     ours, x = layer("padding"), reference.draw(5, 6, 5, 6).float()
     weights = torch.stack([ours.weight.detach(), -ours.weight.detach()])
-    loss = lambda w, x: functional_call(ours, {"weight": w}, (x,)).pow(3).mean()  # noqa: E731
+    loss = lambda w, x: functional_call(ours, {"weight": w}, (x,)).pow(3).mean()
     found = []
     for form in ("torch", "compiled"):
         monkeypatch.setenv("ASYM_UNTIED", form)

@@ -117,7 +117,7 @@ def test_a_small_number_is_checked_to_its_own_digits(figures):
     """A drift of a millionth is not a drift of a thousandth."""
     claims = pd.DataFrame({"claim": ["a", "b"], "sentence": "X.", "value": [2e-7, 50.0], "half_width": 3.0, "verdict": ""})
     within = verify._rounding(claims["value"])
-    compare = lambda values: verify.compare(claims, claims.assign(value=values), ["claim"], within=within)["matches"].tolist()  # noqa: E731
+    compare = lambda values: verify.compare(claims, claims.assign(value=values), ["claim"], within=within)["matches"].tolist()
     assert compare([2e-7, 50.0]) == compare([2e-7 + 1e-13, 50.0004]) == [True, True]
     assert compare([1e-6, 50.001]) == [False, False]
 
@@ -195,7 +195,7 @@ def test_two_numbers_match_within_the_tolerance_or_if_there_is_none(published, d
 
 def test_other_runs_may_differ_by_both_intervals_and_the_tolerance():
     """The mean of three runs that scatter little by luck, beside three that scatter as they do: 0.5 + sqrt(3² + 4²) = 5.5."""
-    beside = lambda value: verify.compare(one(0.0, half=3.0), one(value, half=4.0), on=["claim"]).to_dict("records")[0]  # noqa: E731
+    beside = lambda value: verify.compare(one(0.0, half=3.0), one(value, half=4.0), on=["claim"]).to_dict("records")[0]
     assert [beside(value)["matches"] for value in (5.5, -5.5, 5.6)] == [True, True, False] and beside(9.0)["tolerance"] == 5.5
     assert not verify.compare(one(0.0, half=3.0), one(5.5, half=4.0), on=["claim"], within=pd.Series([5.0]))["matches"].any()
 

@@ -110,8 +110,8 @@ def claims() -> Iterator[Claim]:
 
 def _text_claims() -> Iterator[Claim]:
     """The sentences of the original's section 4."""
-    sgd = lambda network: accuracy(TEXT, network, optimizer="sgd")  # noqa: E731
-    nesterov = lambda network: accuracy(TEXT, network, optimizer="nesterov")  # noqa: E731
+    sgd = lambda network: accuracy(TEXT, network, optimizer="sgd")
+    nesterov = lambda network: accuracy(TEXT, network, optimizer="nesterov")
     yield Claim(
         id="head-sgd-R1",
         sentence="Plain SGD at 0.01 works with random feedback in the last layer: above 60 % (the original: 68 %).",

@@ -28,7 +28,7 @@ def claims() -> Iterator[Claim]:
         ours = {name: accuracy(PART, name, loss=loss, epoch=100) for name in NETWORKS}
         floor = quantities.alone("DS0", loss=loss, epoch=100)
         theirs = {name: printed(PART, name, loss=loss) for name in NETWORKS}
-        minus = lambda a, b, ours=ours, theirs=theirs: {  # noqa: E731
+        minus = lambda a, b, ours=ours, theirs=theirs: {
             "quantity": ours[a] - ours[b],
             "published": theirs[a] - theirs[b],
         }
