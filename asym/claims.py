@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import pandas as pd
 
@@ -97,10 +98,14 @@ def _words(values: pd.DataFrame) -> str:
 
 def printed(part: str, network: str, epoch: int | None = None, **fields: str) -> float:
     """The original's number of a cell (epoch None: the only or the last one); NaN where it prints none."""
-    rows = original(part)
-    for name, value in {"network": network, **({"epochs": epoch} if epoch else {}), **fields}.items():
-        rows = rows[rows[name] == value]
-    return float(rows["accuracy_percent"].iloc[-1]) if len(rows) else math.nan
+    asked = {"network": network, **({"epochs": epoch} if epoch else {}), **fields}
+    found = [row["accuracy_percent"] for row in _printed(part) if all(row[name] == value for name, value in asked.items())]
+    return float(found[-1]) if found else math.nan
+
+
+@cache
+def _printed(part: str) -> list[dict]:
+    return original(part).to_dict("records")
 
 
 def judge(claims: Iterable[Claim], evidence: Evidence) -> pd.DataFrame:

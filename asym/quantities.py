@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
@@ -14,6 +14,7 @@ from asym.cells import ALONE, Cell
 from asym.frames import at_epoch, frame, layer_frame
 from asym.results import Record
 
+T = TypeVar("T")
 TYPES = {"value": float, "whole": bool, "data": str, "epochs": str}
 EMPTY = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in TYPES.items()}, index=pd.Index([], name="seed"))
 LEVEL = 20  # epochs at the end of a run, over which its level and its jumps are taken
@@ -25,6 +26,13 @@ class Evidence:
 
     def __init__(self, found: Iterable[tuple[Cell, Record]]):
         self.found = list(found)
+        self._kept: dict[Hashable, Any] = {}
+
+    def once(self, what: Hashable, read: Callable[[], T]) -> T:
+        """What `read` gives, read once of these runs: many claims look at the same net."""
+        if what not in self._kept:
+            self._kept[what] = read()
+        return self._kept[what]
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -161,25 +169,41 @@ def chosen(part: str, networks: Sequence[str], **fields: str) -> Quantity:
     trials = [accuracy(part, network, **fields) for network in networks]
     scores = [accuracy(part, network, column="validation_accuracy", **fields) for network in networks]
 
-    def best(evidence: Evidence) -> Quantity:
-        means = [score.of(evidence)["value"].mean() for score in scores]
-        return max(zip(means, trials, strict=True), key=lambda pair: -math.inf if math.isnan(pair[0]) else pair[0])[1]
+    text = f"test_accuracy({part}, that of [{'; '.join(networks)}] with the best validation_accuracy, last epoch)"
+
+    def scored(evidence: Evidence) -> tuple[Quantity, set]:
+        """The chosen one, and the seeds that all have run."""
+        found = [score.of(evidence)["value"] for score in scores]
+        means = [-math.inf if math.isnan(values.mean()) else values.mean() for values in found]
+        return trials[means.index(max(means))], set.intersection(*(set(values.index) for values in found))
+
+    def best(evidence: Evidence) -> tuple[Quantity, set]:
+        return evidence.once((text, *fields.items()), lambda: scored(evidence))
 
     def at(evidence: Evidence, epoch: int) -> pd.DataFrame:
-        values = best(evidence).at(evidence, epoch)
-        common = set.intersection(*(set(score.of(evidence).index) for score in scores))
+        trial, common = best(evidence)
+        values = trial.at(evidence, epoch)
         return values.assign(whole=values["whole"] & values.index.isin(common))
 
-    text = f"test_accuracy({part}, that of [{'; '.join(networks)}] with the best validation_accuracy, last epoch)"
-    return Quantity(text, "points", lambda evidence: best(evidence).horizon(evidence), at)
+    return Quantity(text, "points", lambda evidence: best(evidence)[0].horizon(evidence), at)
 
 
 def _rows(evidence: Evidence, part: str, network: str, fields: dict) -> pd.DataFrame:
     """The rows of one network, or of a layer of it."""
-    found = evidence.rows(part, network, "layer" in fields)
-    for name, value in fields.items():
-        found = found[found[name] == value] if len(found) else found
-    return found
+
+    def read() -> pd.DataFrame:
+        found = evidence.rows(part, network, "layer" in fields)
+        for name, value in fields.items():
+            found = found[found[name] == value] if len(found) else found
+        return found
+
+    return evidence.once((part, network, *fields.items()), read)
+
+
+def _rows_at(evidence: Evidence, part: str, network: str, fields: dict, when: int) -> pd.DataFrame:
+    """A row a seed: those of an epoch."""
+    at = lambda: at_epoch(_rows(evidence, part, network, fields), when).set_index("seed")
+    return evidence.once((part, network, *fields.items(), when), at)
 
 
 def _read(part: str, network: str, epoch: int | None, column: str, fields: dict, scale: float, unit: str) -> Quantity:
@@ -193,9 +217,8 @@ def _read(part: str, network: str, epoch: int | None, column: str, fields: dict,
         return Horizon(asked, min(asked, int(found["epochs"].max())))
 
     def at(evidence: Evidence, when: int) -> pd.DataFrame:
-        found = _rows(evidence, part, network, fields)
         asked = horizon(evidence).asked
-        found = at_epoch(found, when).set_index("seed").dropna(subset=column)
+        found = _rows_at(evidence, part, network, fields, when).dropna(subset=column)
         if found.index.has_duplicates:
             raise ValueError(f"{network} of {part} is several networks; say which by loss, activation, optimizer: got {fields}")
         whole = found["as_planned"] & ((found["epoch"] >= asked) | found["diverged"])

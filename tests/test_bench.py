@@ -143,14 +143,16 @@ def test_precisions_are_compared_by_seed(monkeypatch, tmp_path):
     assert {(cell.network, cell.config.precision) for cell in asked} == {
         (network, name) for _, _, network in precision.CELLS for name in ("fp32", "bf16")
     }
+    assert len(asked) == len(precision.CELLS) * 2 * 3  # of the two optimisers that clip, one
+    assert {cell.config.epochs for cell in asked if cell.config.clip_value} == {100}  # not the question's ten
     records = {}
     for cell in asked:
         better = cell.config.precision == "bf16"
         records[cell.config.hash] = made_up(cell.config, 0.5 + 0.01 * cell.config.seed + 0.02 * better)
     compared = precision.compare(asked, records)
     assert len(compared) == len(precision.CELLS) and (compared["seeds"] == 3).all()
-    assert compared["difference"].tolist() == pytest.approx([2.0] * 3)
-    assert compared["difference_half"].tolist() == pytest.approx([0.0] * 3, abs=1e-9)  # paired: what seeds share falls out
+    assert compared["difference"].tolist() == pytest.approx([2.0] * 4)
+    assert compared["difference_half"].tolist() == pytest.approx([0.0] * 4, abs=1e-9)  # paired: what seeds share falls out
     assert compared["fp32_half"].min() > 1
     assert precision.compare(asked, {}).empty
 

@@ -1,5 +1,10 @@
 """The linear map: as in the paper, both rules learn it, and feedback alignment's error turns towards backpropagation's."""
 
+import os
+import subprocess
+import sys
+
+import pandas as pd
 import pytest
 import torch
 
@@ -14,7 +19,7 @@ def rows():
 def test_both_rules_learn_the_map_from_almost_nothing(rows):
     ends = rows[rows["step"] == 200].groupby("rule")["error"]
     starts = rows[rows["step"] == 0]["error"]
-    assert starts.between(0.999, 1.001).all() and (ends.max() < 1e-3).all() and set(ends.groups) == {"bp", "fa"}
+    assert starts.between(0.999, 1.001).all() and (ends.max() < 2e-3).all() and set(ends.groups) == {"bp", "fa"}
 
 
 def test_the_error_sent_back_at_random_turns_towards_backpropagations(rows):
@@ -38,3 +43,11 @@ def test_the_callers_threads_change_no_digit_and_stay(rows, threads):
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_lesser_processor_gives_the_same_digits(rows, tmp_path):
+    """The libraries are told to use none of this one's vector instructions."""
+    lesser = {"MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}
+    code = "from asym import linear_map; linear_map.run(seeds=range(3), steps=200).to_pickle('rows')"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | lesser, check=True)
+    assert pd.read_pickle(tmp_path / "rows").equals(rows)

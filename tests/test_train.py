@@ -345,16 +345,17 @@ def test_frozen_layers_never_move(rule, frozen, images):
 
 @pytest.mark.parametrize("net, precision", [("dense", "fp32"), ("dense", "bf16"), ("poggio", "fp32")])
 def test_a_last_layer_that_learns_alone_gives_what_it_gives_in_the_whole_net(net, precision, images):
-    """Its input is computed once; here again at every step."""
-    run = config("bp", net, frozen=tuple(range(NAMES[net] - 1)), precision=precision, validation=30, batch=20)
+    """Its input is computed once; here again at every step, in batches as large: a processor may round by their size."""
+    run = config("bp", net, frozen=tuple(range(NAMES[net] - 1)), precision=precision, validation=30, batch=30)
     fast, slow = Trainer(run, images), Trainer(run, images)
     assert fast.learner is fast.net.steps[-1] and fast.trained_on.shape == (90, fast.net.layers[-1].weight.shape[1])
     slow.learner, slow.taken, slow.trained_on = slow.net, slow.images, slow.dataset.train_images
     _, slow.evaluated = _parts(images, run)
     for _ in range(3):
-        assert fast.epoch() == slow.epoch() and fast.accuracies() == slow.accuracies()
-        assert repr(fast.probe.measure()) == repr(slow.probe.measure())
-    assert all(torch.equal(a, b) for a, b in zip(fast.net.parameters(), slow.net.parameters(), strict=True))
+        assert fast.epoch() == pytest.approx(slow.epoch(), rel=1e-6) and fast.accuracies() == slow.accuracies()
+        ours, theirs = fast.probe.measure(), slow.probe.measure()
+        assert all(ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-4, nan_ok=True) for name in MEASURES)
+    torch.testing.assert_close(list(fast.net.parameters()), list(slow.net.parameters()), rtol=1e-5, atol=1e-6)
 
 
 def test_a_last_layer_computes_what_it_is_given_anew_where_dropout_changes_it(images):
