@@ -59,10 +59,11 @@ def _copy(record: Record) -> str:
 def names(cell: Cell, record: Record) -> dict[str, Any]:
     """What tells a run from others, and what a figure may group runs by.
 
-    data: what it was trained and tested on, in words; plan_epochs: what the plan asks for; as_planned: whether the run used the
-    data that the plan asks for.
+    data: what it was trained and tested on, and whether in bf16, in words; plan_epochs: what the plan asks for; as_planned:
+    whether the run used the data that the plan asks for.
     """
     config, plan = cell.config, cell.plan or cell.config
+    words = [words.format(value) for name, words in DATA.items() if (value := getattr(config, name))]
     return {
         "part": cell.part,
         "network": cell.network,
@@ -77,7 +78,7 @@ def names(cell: Cell, record: Record) -> dict[str, Any]:
         "clipped": "by norm" if config.clip_norm else "by value" if config.clip_value else "",
         "bound": config.clip_norm or config.clip_value or math.nan,
         "dataset": config.dataset,
-        "data": ", ".join(words.format(value) for name, words in DATA.items() if (value := getattr(config, name))),
+        "data": ", ".join([*words, "in bf16"] if config.precision == "bf16" else words),
         "seed": config.seed,
         "epochs": config.epochs,
         "plan_epochs": plan.epochs,

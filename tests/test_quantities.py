@@ -133,6 +133,14 @@ def test_runs_of_two_copies_of_the_data_say_so_and_have_no_difference():
     assert values(change, *found) == {} and values(accuracy("a", "DS0"), *found) == {0: 50, 1: 50}
 
 
+def test_a_run_in_bf16_says_so_is_whole_and_has_no_difference_from_one_in_fp32():
+    half, full = (run("DSR2", precision="bf16", planned={"precision": "fp32"}), run("DS0"))
+    told = accuracy("a", "DSR2").of(Evidence([half]))
+    assert told["data"].tolist() == ["cifar10, batch 500, in bf16"] and told["whole"].all()
+    difference = accuracy("a", "DSR2") - accuracy("a", "DS0")
+    assert values(difference, half, full) == {} and values(difference, half, run("DS0", precision="bf16")) == {0: 0}
+
+
 def test_a_quantity_tells_data_and_epochs():
     found = [run("DS0"), run("DSR1")]
     read = lambda quantity: quantity.of(Evidence(found))["epochs"].tolist()
