@@ -154,7 +154,7 @@ def publish(question: Question = None, preset: PresetName = "cpu", figures: Path
     wanted, found = _cells(question, preset, False), {}
     home = publication.homes(presets.load(preset))
     for _, record in Store().find(wanted):
-        found.setdefault(home[record.config.hash], {})[record.config.hash] = record
+        found.setdefault(home[record.config.hash], []).append(record)
     if not found:
         raise typer.BadParameter(f"no run of preset {preset} is here: asym run makes them", param_hint="--preset")
     for name, records in found.items():

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -44,12 +44,12 @@ def publish(records: Iterable[Record], path: Path) -> None:
             pd.DataFrame(rows).to_parquet(temporary, index=False, compression="zstd")
 
 
-def add(records: Mapping[str, Record], path: Path) -> tuple[int, int]:
-    """Publishes runs, by their configs' hashes, beside those of a file; a run there already stays, unless it is stale and the new
-    one is not. How many there are then, and how many of them are new."""
-    before = {record.config.hash: record for record in published(path)}
-    theirs, ours = ({old.config.hash for old in versions.stale(made.values())} for made in (before, records))
-    new = {run: record for run, record in records.items() if run not in before or run in theirs - ours}
+def add(records: Iterable[Record], path: Path) -> tuple[int, int]:
+    """Publishes runs beside those of a file; a run there already stays, unless it is stale and the new one is not. How many there
+    are then, and how many of them are new."""
+    before, ours = ({record.config.hash: record for record in made} for made in (published(path), records))
+    old, older = ({record.config.hash for record in versions.stale(made.values())} for made in (ours, before))
+    new = {run: record for run, record in ours.items() if run not in before or run in older - old}
     publish((before | new).values(), path)
     return len(before | new), len(new)
 

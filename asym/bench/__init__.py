@@ -1,7 +1,6 @@
 """How fast the layers are beside their peers and the machine's ceilings: forms timed in turn, medians of paired ratios."""
 
 import multiprocessing
-import os
 import platform
 import time
 from collections.abc import Iterable, Iterator
@@ -153,7 +152,7 @@ def _point(net: str, seconds: float) -> dict:
 def _machine(quick: bool) -> dict:
     return {
         "processor": gemm.processor(),
-        "cores": os.cpu_count(),
+        "cores": grid.cores(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

@@ -41,8 +41,8 @@ def run(preset: presets.Preset, figures: Path, store: Store, *, jobs: int | None
     known = {run: record for run, record in library.items() if run not in stale}
     grid.run((cell.config for cell in asked if cell.config.hash not in known), store, jobs=jobs)
     found = {cell.config.hash: record for cell, record in store.find(asked)}
-    ours = {run: record for run, record in found.items() if record.config.precision == "bf16"}
-    publication.add(ours, figures / HOME / publication.FILE)
+    half = [record for record in found.values() if record.config.precision == "bf16"]
+    publication.add(half, figures / HOME / publication.FILE)
     return compare(asked, found | known)
 
 
