@@ -105,7 +105,8 @@ def test_linear_is_torchs_or_refuses_its_arguments(arguments, rule):
 @given(spoiled(CONVOLUTION), RULE, MODES, st.sampled_from([1, 1, "same", "valid", (0, 2), 3]))
 def test_conv2d_is_torchs_or_refuses_its_arguments(arguments, rule, mode, padding):
     for name, old, new in (("rule", "fa", rule), ("padding_mode", "zeros", mode), ("padding", 1, padding)):
-        arguments[name] = new if arguments[name] == old else arguments[name]
+        spoiled_already = type(arguments[name]) is not type(old) or arguments[name] != old
+        arguments[name] = arguments[name] if spoiled_already else new
     layer = tried(lambda: asym.Conv2d(**arguments))
     if layer is None:
         return
@@ -118,7 +119,8 @@ def test_conv2d_is_torchs_or_refuses_its_arguments(arguments, rule, mode, paddin
 @given(spoiled(CONVOLUTION | {"input_size": (5, 4)}), RULE, MODES, st.sampled_from([1, 1, "same", "valid", (0, 2), 3]))
 def test_untied_conv2d_is_a_convolution_or_refuses_its_arguments(arguments, rule, mode, padding):
     for name, old, new in (("rule", "fa", rule), ("padding_mode", "zeros", mode), ("padding", 1, padding)):
-        arguments[name] = new if arguments[name] == old else arguments[name]
+        spoiled_already = type(arguments[name]) is not type(old) or arguments[name] != old
+        arguments[name] = arguments[name] if spoiled_already else new
     layer = tried(lambda: asym.UntiedConv2d(**arguments))
     if layer is None:
         return
