@@ -12,6 +12,7 @@ from asym.bench.goals import MET, MISSED
 from asym.numbered import Numbered
 
 FILE, GPU_FILE = "bench.json", "gpu.json"
+NET = {"dense": "dense", "poggio": "conv", "poggio_untied": "conv, untied"}
 
 
 def load(folder: Path) -> dict:
@@ -128,6 +129,30 @@ def show_precision(figures: Path, preset: str = "cpu") -> Numbered | Markdown:
         "Test accuracy in % of the same cells in fp32 and in bf16, means with 95 % t intervals; differences are paired by seed."
     )
     return _table(rows, "precision", caption) if rows else Markdown("Not run yet.")
+
+
+def show_pairs(figures: Path) -> Numbered | Markdown:
+    """bf16 minus fp32 in the published runs that have a twin, by kind of net and the epoch at which both are read."""
+    found = precision.pairs(publication.library(figures).values())
+    rows = []
+    for (net, clipped, epoch), alike in found.groupby(["net", "clipped", "epoch"]) if len(found) else ():
+        differences, steps = alike["bf16"] - alike["fp32"], alike["fp32"] - alike["before"]
+        deviation = lambda values: f"{values.std():.2f}" if len(values) > 1 else ""
+        rows.append(
+            {
+                "net": f"{NET[net]}, clipped gradients" if clipped else NET[net],
+                "epoch": epoch,
+                "pairs": len(alike),
+                "seeds": ", ".join(map(str, sorted(alike["seed"].unique()))),
+                "mean": f"{differences.mean():+.2f}",
+                "from": f"{differences.min():+.2f}",
+                "to": f"{differences.max():+.2f}",
+                "standard deviation": deviation(differences),
+                "of the last epoch's step": deviation(steps),
+            }
+        )
+    caption = "Published runs that have a twin in the other precision: test accuracy in bf16 minus that in fp32, in points."
+    return _table(rows, "pairs", caption) if rows else Markdown("Not run yet.")
 
 
 def _table(rows: list[dict], name: str, caption: str) -> Numbered:

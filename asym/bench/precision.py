@@ -1,5 +1,6 @@
-"""Does a run in bf16 end where it ends in fp32? Four cells, one unstable, one clipped, in both precisions from the same seeds."""
+"""Does a run in bf16 end where it ends in fp32? Three cells, one of them unstable, in both precisions from the same seeds."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,28 +8,22 @@ import pandas as pd
 
 from asym import grid, presets, publication, versions
 from asym.cells import Cell
+from asym.config import Config
 from asym.frames import interval
 from asym.questions import cells
 from asym.results import Record, Store
 
-CELLS = (
-    ("conv_dense_head", "table 6", "PGR2"),
-    ("dense", "table 2", "DSR2"),
-    ("depth", "table 4", "DDR4"),
-    ("clipping", "dense", "DSR2, value 0.0001"),
-)
+CELLS = (("conv_dense_head", "table 6", "PGR2"), ("dense", "table 2", "DSR2"), ("depth", "table 4", "DDR4"))
 HOME = "performance"  # the folder of figures/ that the bf16 runs are published in
 
 
 def wanted(preset: presets.Preset) -> list[Cell]:
-    """The cells' fp32 and bf16 runs by cross entropy and Adam, all seeds; as long as the preset has their nets, even where a
-    question of it has shorter ones."""
-    level = replace(preset, questions={})
+    """The cells' fp32 and bf16 runs by cross entropy, all seeds, the cheapest cells first."""
     asked = [
         cell
         for question, part, network in CELLS
-        for cell in cells(question, level)
-        if (cell.part, cell.network, cell.config.loss, cell.config.optimizer) == (part, network, "ce", "adam")
+        for cell in cells(question, preset)
+        if (cell.part, cell.network, cell.config.loss) == (part, network, "ce")
     ]
     return [replace(cell, config=replace(cell.config, precision=name)) for cell in asked for name in ("fp32", "bf16")]
 
@@ -65,3 +60,31 @@ def compare(asked: list[Cell], records: dict[str, Record]) -> pd.DataFrame:
         row["diverged"] = sum(record.diverged for pair in pairs for record in pair)
         rows.append(row | {"speed": float((spans[0] / spans[1]).median())})
     return pd.DataFrame(rows)
+
+
+def pairs(records: Iterable[Record]) -> pd.DataFrame:
+    """A row for each run in bf16 that has a twin in fp32, of the same copy of the data and of any length (the longest): its net,
+    whether its gradients are clipped, its seed, the last epoch that both have, the test accuracy (%) of either there, and that of
+    the one in fp32 an epoch before."""
+    twins: dict[tuple, Record] = {}
+    for record in sorted(records, key=lambda record: record.config.epochs):
+        twins[_but_for_length(record)] = record
+    rows = []
+    for (config, data), record in twins.items():
+        full = twins.get((replace(config, precision="fp32"), data))
+        if config.precision == "bf16" and full is not None:
+            clipped = bool(config.clip_value or config.clip_norm)
+            epoch = min(record.config.epochs, full.config.epochs)
+            row = {"net": config.net, "clipped": clipped, "seed": config.seed, "epoch": epoch}
+            reached = {"fp32": _accuracy(full, epoch), "bf16": _accuracy(record, epoch), "before": _accuracy(full, epoch - 1)}
+            rows.append(row | reached)
+    return pd.DataFrame(rows)
+
+
+def _but_for_length(record: Record) -> tuple[Config, str]:
+    return replace(record.config, epochs=1), record.provenance.get("data_fingerprint", "")
+
+
+def _accuracy(record: Record, epoch: int) -> float:
+    """In %; of a run that diverged before, its last."""
+    return 100 * [row["test_accuracy"] for row in record.epochs if row["epoch"] <= epoch][-1]
