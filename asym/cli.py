@@ -149,14 +149,17 @@ def publish(question: Question = None, preset: PresetName = "cpu", figures: Path
     """Add your runs of a preset to figures/QUESTION/runs.parquet, from which the book's pages are made; a run there already
     stays, unless it is stale and yours is not.
 
-    A run that several questions ask for is published once, under that of its table, else under the first of them.
+    A run that several questions ask for is published once, under that of its table, else under the first of them; the runs of
+    asym precision stay where that publishes them.
     """
-    wanted, found = _cells(question, preset, False), {}
     home = publication.homes(presets.load(preset))
-    for _, record in Store().find(wanted):
+    home |= {record.config.hash: precision.HOME for record in publication.published(figures / precision.HOME / publication.FILE)}
+    found: dict[str, list[Record]] = {}
+    for _, record in Store().find(_cells(question, preset, False)):
         found.setdefault(home[record.config.hash], []).append(record)
     if not found:
         raise typer.BadParameter(f"no run of preset {preset} is here: asym run makes them", param_hint="--preset")
+    found.pop(precision.HOME, None)
     for name, records in found.items():
         path = figures / name / publication.FILE
         total, new = publication.add(records, path)

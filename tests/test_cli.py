@@ -13,6 +13,7 @@ from made import record as made_up
 from typer.testing import CliRunner
 
 from asym import cli, cost, gemm, grid, presets, publication, versions
+from asym.bench import precision
 from asym.cli import app
 from asym.config import Config
 from asym.data import DataError
@@ -325,6 +326,17 @@ def test_publishing_puts_each_run_under_its_home_and_keeps_what_is_there(tmp_pat
     store.save(made_up(later))
     assert "1 of them new" in asym("publish", "--preset", "quick", "--figures", str(figures))[1]
     assert later in {run.config for run in published(figures / "depth" / publication.FILE)}
+
+
+def test_the_runs_of_asym_precision_are_published_by_it_alone(tmp_path):
+    store, path = Store(), tmp_path / precision.HOME / publication.FILE
+    one, other = (cell.config for cell in cells("dense", load("bf16"))[:2])
+    publication.publish([made_up(one)], path)
+    for config in (one, other):
+        store.save(made_up(config))
+    assert asym("publish", "dense", "--preset", "bf16", "--figures", str(tmp_path))[0] == 0
+    assert {run.config for run in published(tmp_path / "dense" / publication.FILE)} == {other}
+    assert {run.config for run in published(path)} == {one}
 
 
 def test_publishing_nothing_writes_nothing(tmp_path):
