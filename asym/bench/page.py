@@ -137,7 +137,6 @@ def show_pairs(figures: Path) -> Numbered | Markdown:
     rows = []
     for (net, clipped, epoch), alike in found.groupby(["net", "clipped", "epoch"]) if len(found) else ():
         differences, steps = alike["bf16"] - alike["fp32"], alike["fp32"] - alike["before"]
-        deviation = lambda values: f"{values.std():.2f}" if len(values) > 1 else ""
         rows.append(
             {
                 "net": f"{NET[net]}, clipped gradients" if clipped else NET[net],
@@ -147,8 +146,8 @@ def show_pairs(figures: Path) -> Numbered | Markdown:
                 "mean": f"{differences.mean():+.2f}",
                 "from": f"{differences.min():+.2f}",
                 "to": f"{differences.max():+.2f}",
-                "standard deviation": deviation(differences),
-                "of the last epoch's step": deviation(steps),
+                "standard deviation": tables.points(differences.std()),
+                "of the last epoch's step": tables.points(steps.std()),
             }
         )
     caption = "Published runs that have a twin in the other precision: test accuracy in bf16 minus that in fp32, in points."
