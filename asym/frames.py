@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
 
 import pandas as pd
+from pandas.api.typing import SeriesGroupBy
 
 from asym.cells import Cell
 from asym.measures import MEASURES
@@ -89,9 +91,8 @@ def names(cell: Cell, record: Record) -> dict[str, Any]:
 
 def at_epoch(runs: pd.DataFrame, epoch: int) -> pd.DataFrame:
     """Each run's row at the epoch; a run that diverged before it stands with its last row."""
-    before = runs[runs["epoch"] <= epoch]
-    latest = before.loc[before.groupby(RUN)["epoch"].idxmax()]
-    return latest[(latest["epoch"] == epoch) | latest["diverged"]]
+    there = runs[(runs["epoch"] == epoch) | (runs["diverged"] & (runs["epoch"] < epoch))]
+    return last_epoch(there) if there["diverged"].any() else there
 
 
 def last_epoch(runs: pd.DataFrame) -> pd.DataFrame:
@@ -119,9 +120,18 @@ def beside_unclipped(runs: pd.DataFrame) -> pd.DataFrame:
 
 def interval(values: pd.Series) -> tuple[float, float]:
     """The mean and the half-width of its 95 % t interval over seeds; NaN half-width for fewer than two."""
+    return float(values.mean()), float(values.std(ddof=1) * _width(len(values)))
+
+
+def intervals(values: SeriesGroupBy) -> pd.DataFrame:
+    """The same of every group, as columns mean and half, and how many seeds it is over."""
+    found = values.agg(["mean", "std", "count"])
+    return found.assign(half=found["std"] * found["count"].map(_width)).drop(columns="std").rename(columns={"count": "seeds"})
+
+
+@cache
+def _width(seeds: int) -> float:
+    """The half-width of a 95 % t interval in standard deviations; NaN for fewer than two seeds."""
     from scipy.stats import t
 
-    n = len(values)
-    if n < 2:
-        return float(values.mean()), math.nan
-    return float(values.mean()), float(t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n))
+    return float(t.ppf(0.975, seeds - 1)) / math.sqrt(seeds) if seeds > 1 else math.nan

@@ -17,12 +17,12 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 import asym
 from asym import data, gemm, kernels, stacked, versions
@@ -174,19 +174,23 @@ def _operations(config: Config) -> float:
     last layer that learns alone takes next to none: what it is given is computed once."""
     trained = _images(config) - config.validation
     tested = (config.test_subset or TEST_IMAGES) + config.validation
-    tied = config.net.removesuffix("_untied")  # which multiplies as often
-    shape = Config(dataset=config.dataset, net=tied, hidden=config.hidden, rules=("bp",) * config.layers)
     passes = trained + tested if config.last_alone else 3 * config.epochs * trained + (config.epochs + 1) * tested
-    return (3 * config.pretrained * trained + passes) * _forward_operations(shape)
+    tied = config.net.removesuffix("_untied")  # which multiplies as often
+    once = _forward_operations(config.dataset, tied, config.hidden)
+    return (3 * config.pretrained * trained + passes) * once
 
 
 @cache
-def _forward_operations(config: Config) -> int:
-    source = data.SOURCES[config.dataset]
-    net = build(config, source.shape, source.classes).double()  # in fp32 oneDNN may do what is not counted
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net(torch.zeros(1, *source.shape, dtype=torch.float64))
-    return counter.get_total_flops()
+def _forward_operations(dataset: str, net: str, hidden: tuple[int, ...]) -> int:
+    """Of one image: two for each weight at each place where it is used."""
+    source, passages = data.SOURCES[dataset], []
+    if net == "dense":
+        widths = (math.prod(source.shape), *hidden, source.classes)
+        return 2 * sum(wide * out for wide, out in pairwise(widths))
+    config = Config(dataset=dataset, net=net, rules=("bp",) * 5)
+    with torch.no_grad():
+        build(config, source.shape, source.classes)(torch.zeros(1, *source.shape), passages)
+    return 2 * sum(passage.output.numel() * passage.layer.weight[0].numel() for passage in passages)
 
 
 def run(

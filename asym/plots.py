@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from asym.cells import LAYERS, kind, rules_of
-from asym.frames import interval
+from asym.frames import intervals
 from asym.rules import RULES
 from asym.soundness import BOUNDS as SHARES_AND_ANGLES
 from asym.tables import COMPATIBLE, DIFFERS, telling
@@ -86,9 +86,7 @@ def styles(rows: pd.DataFrame, line: str) -> dict[str, dict]:
 
 def _summary(rows: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
     """Mean and half-width of the interval over seeds, and how many there are."""
-    names = ["mean", "half", "seeds"]
-    found = rows.dropna(subset=value).groupby(by, sort=False)[value].apply(lambda v: pd.Series([*interval(v), len(v)], names))
-    return found.unstack().reset_index() if len(found) else pd.DataFrame(columns=[*by, *names])
+    return intervals(rows.dropna(subset=value).groupby(by, sort=False)[value]).reset_index()
 
 
 def _band(ax: Axes, summary: pd.DataFrame, x: str, **style) -> None:

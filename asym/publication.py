@@ -61,9 +61,12 @@ def published(path: Path) -> list[Record]:
     try:
         if not path.is_file():
             raise ValueError("not a file")
+        frame = pd.read_parquet(path)
+        columns = {name: [_floats(row) for row in frame[name]] if name in MEASURES else frame[name].tolist() for name in frame}
         runs: dict[str, list[dict[str, Any]]] = {}
-        for row in pd.read_parquet(path).to_dict("records"):
-            runs.setdefault(row["run"], []).append(row)
+        for row in zip(*columns.values(), strict=True):
+            named = dict(zip(columns, row, strict=True))
+            runs.setdefault(named["run"], []).append(named)
         return [_record(run, runs[run]) for run in sorted(runs)]
     except (pa.ArrowException, OSError, KeyError, TypeError, AttributeError, RecursionError, ValueError) as error:
         raise ValueError(f"{path}: not a file of published runs ({in_short(str(error))[1:-1]})") from error
@@ -74,7 +77,7 @@ def _record(run: str, rows: list[dict[str, Any]]) -> Record:
     config = Config.from_dict(json.loads(first["config"]))
     expect("run", run, run == config.hash, config.hash)
     apart = {*COMMON} if config.validation else {*COMMON, SPLIT_COLUMN}
-    epochs = [{k: _floats(v) if k in MEASURES else v for k, v in row.items() if k not in apart} for row in rows]
+    epochs = [{name: value for name, value in row.items() if name not in apart} for row in rows]
     record = Record(config, epochs, bool(first["diverged"]), json.loads(first["provenance"]))
     check_kinds(record)
     return record

@@ -18,6 +18,7 @@ T = TypeVar("T")
 TYPES = {"value": float, "whole": bool, "data": str, "epochs": str}
 EMPTY = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in TYPES.items()}, index=pd.Index([], name="seed"))
 LEVEL = 20  # epochs at the end of a run, over which its level and its jumps are taken
+STATE = ("as_planned", "epoch", "diverged", "data")  # of a run at an epoch, beside its numbers
 SHARES = ("idle", "sign_agreement")  # measures that are fractions, given in %
 
 
@@ -216,14 +217,17 @@ def _read(part: str, network: str, epoch: int | None, column: str, fields: dict,
         asked = int(found["plan_epochs"].max()) if epoch is None else epoch
         return Horizon(asked, min(asked, int(found["epochs"].max())))
 
-    def at(evidence: Evidence, when: int) -> pd.DataFrame:
+    def read(evidence: Evidence, when: int) -> pd.DataFrame:
         asked = horizon(evidence).asked
-        found = _rows_at(evidence, part, network, fields, when).dropna(subset=column)
+        found = _rows_at(evidence, part, network, fields, when)[[*{column, *STATE}]].dropna(subset=column)
         if found.index.has_duplicates:
             raise ValueError(f"{network} of {part} is several networks; say which by loss, activation, optimizer: got {fields}")
         whole = found["as_planned"] & ((found["epoch"] >= asked) | found["diverged"])
-        read = {"whole": whole, "data": found["data"], "epochs": str(when)}
-        return pd.DataFrame({"value": scale * found[column].astype(float)} | read)
+        told = {"whole": whole, "data": found["data"], "epochs": str(when)}
+        return pd.DataFrame({"value": scale * found[column].astype(float)} | told)
+
+    def at(evidence: Evidence, when: int) -> pd.DataFrame:
+        return evidence.once((part, network, *fields.items(), column, epoch, when), lambda: read(evidence, when))
 
     when = "last epoch" if epoch is None else f"epoch {epoch}"
     return Quantity(f"{column}({', '.join(map(str, [part, network, *fields.values(), when]))})", unit, horizon, at)
