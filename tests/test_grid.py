@@ -461,7 +461,8 @@ def test_the_operations_are_those_of_the_products():
 @pytest.mark.parametrize("net", NETS)
 def test_the_operations_are_those_that_torch_counts(net):
     """An untied net multiplies as often as the tied one by which it is counted."""
-    config = Config(net=net, rules=("bp",) * (3 if net == "dense" else 5), subset=500, test_subset=10)
+    shape = {"hidden": (30, 20), "rules": ("bp",) * 3} if net == "dense" else {"rules": ("bp",) * 5}
+    config = Config(net=net, subset=500, test_subset=10, **shape)
     source = data.SOURCES[config.dataset]
     built = build(config, source.shape, source.classes).double()  # in fp32 oneDNN may do what is not counted
     with FlopCounterMode(display=False) as counter, torch.no_grad():
