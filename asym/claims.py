@@ -8,7 +8,7 @@ from functools import cache
 import pandas as pd
 
 from asym.frames import interval
-from asym.quantities import Evidence, Quantity
+from asym.quantities import Evidence, Quantity, Value
 from asym.tables import original, points, telling
 
 HOLDS, CONTRADICTED, OPEN, UNTESTED = "holds", "contradicted", "not settled", "not yet tested"
@@ -41,9 +41,9 @@ class Claim:
 
     def derive(self, evidence: Evidence) -> dict:
         """The claim's row of the register."""
-        values = self.quantity.of(evidence)
-        mean, half = interval(values["value"]) if len(values) else (math.nan, math.nan)
-        whole = len(values) > 0 and bool(values["whole"].all())
+        values = list(self.quantity.of(evidence).values())
+        mean, half = interval(pd.Series([value.value for value in values], dtype=float))
+        whole = bool(values) and all(value.whole for value in values)
         tested = whole and len(values) >= 3
         return {
             "claim": self.id,
@@ -91,9 +91,9 @@ def _mark(entry: dict) -> str:
     return "" if entry["as_planned"] or not entry["seeds"] else "*" if entry["whole"] else "†"
 
 
-def _words(values: pd.DataFrame) -> str:
+def _words(values: list[Value]) -> str:
     """On which data, to which epoch."""
-    return "; ".join(dict.fromkeys(values["data"] + ", " + values["epochs"] + " epochs"))
+    return "; ".join(dict.fromkeys(f"{value.data}, {value.epochs} epochs" for value in values))
 
 
 def printed(part: str, network: str, epoch: int | None = None, **fields: str) -> float:

@@ -25,7 +25,7 @@ DATA = {  # what a run is trained and tested on: the config's fields, and how th
 def frame(found: Iterable[tuple[Cell, Record]]) -> pd.DataFrame:
     """One row a run and epoch: the cell's names, the config's fields that a figure may group by, and the epoch's numbers."""
     rows = []
-    for told, _, record in _named(found):
+    for told, _, record in named(found):
         for row in record.epochs:
             rows.append(told | {k: row[k] for k in COLUMNS} | {"validation_accuracy": row.get("validation_accuracy", math.nan)})
     return pd.DataFrame(rows)
@@ -34,7 +34,7 @@ def frame(found: Iterable[tuple[Cell, Record]]) -> pd.DataFrame:
 def layer_frame(found: Iterable[tuple[Cell, Record]]) -> pd.DataFrame:
     """One row a run, epoch and layer (counted from 1, input to output) with the measures of asym.measures."""
     rows = []
-    for told, cell, record in _named(found):
+    for told, cell, record in named(found):
         for row in record.epochs:
             for layer, rule in enumerate(cell.config.rules):
                 place = {"epoch": row["epoch"], "layer": layer + 1, "layer_rule": rule}
@@ -42,7 +42,7 @@ def layer_frame(found: Iterable[tuple[Cell, Record]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _named(found: Iterable[tuple[Cell, Record]]) -> Iterator[tuple[dict[str, Any], Cell, Record]]:
+def named(found: Iterable[tuple[Cell, Record]]) -> Iterator[tuple[dict[str, Any], Cell, Record]]:
     """The runs with their names; where they used several copies of a data set, `data` says which."""
     found, copies = list(found), {}
     for _, record in found:

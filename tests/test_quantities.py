@@ -20,11 +20,11 @@ def run(network, reached=0.5, *, seed=0, epochs=10, part="a", planned=None, made
 
 
 def values(quantity, *found):
-    return quantity.of(Evidence(found))["value"].to_dict()
+    return {seed: value.value for seed, value in quantity.of(Evidence(found)).items()}
 
 
 def whole(quantity, *found):
-    return quantity.of(Evidence(found))["whole"].to_dict()
+    return {seed: value.whole for seed, value in quantity.of(Evidence(found)).items()}
 
 
 # --- what is read ---------------------------------------------------------------------------------------------------------------
@@ -40,7 +40,6 @@ def test_an_accuracy_has_one_value_a_seed_in_percent():
 def test_another_part_another_network_and_nothing_at_all_give_nothing():
     found = [run("DS0"), run("DS0", part="b"), run("DSR1")]
     assert values(accuracy("a", "DSR2"), *found) == values(accuracy("c", "DS0"), *found) == values(accuracy("a", "DS0")) == {}
-    assert accuracy("a", "DS0").of(Evidence([])).columns.tolist() == ["value", "whole", "data", "epochs"]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +125,7 @@ def test_runs_of_two_copies_of_the_data_say_so_and_have_no_difference():
         made.provenance["data_fingerprint"] = copy
     change = accuracy("a", "DSR1") - accuracy("a", "DS0")
     assert values(change, *found) == {0: 0} and values(change, *found[::2]) == {0: 0}
-    said = lambda *found: accuracy("a", "DSR1").of(Evidence(found))["data"].to_dict()
+    said = lambda *found: {seed: value.data for seed, value in accuracy("a", "DSR1").of(Evidence(found)).items()}
     alone = "cifar10, batch 500"
     assert said(*found) == {0: f"{alone}, copy aaaaaaaa", 1: f"{alone}, copy bbbbbbbb"} and said(*found[:3]) == {0: alone}
     del found[0][1].provenance["data_fingerprint"]
@@ -135,15 +134,15 @@ def test_runs_of_two_copies_of_the_data_say_so_and_have_no_difference():
 
 def test_a_run_in_bf16_says_so_is_whole_and_has_no_difference_from_one_in_fp32():
     half, full = (run("DSR2", precision="bf16", planned={"precision": "fp32"}), run("DS0"))
-    told = accuracy("a", "DSR2").of(Evidence([half]))
-    assert told["data"].tolist() == ["cifar10, batch 500, in bf16"] and told["whole"].all()
+    (told,) = accuracy("a", "DSR2").of(Evidence([half])).values()
+    assert told.data == "cifar10, batch 500, in bf16" and told.whole
     difference = accuracy("a", "DSR2") - accuracy("a", "DS0")
     assert values(difference, half, full) == {} and values(difference, half, run("DS0", precision="bf16")) == {0: 0}
 
 
 def test_a_quantity_tells_data_and_epochs():
     found = [run("DS0"), run("DSR1")]
-    read = lambda quantity: quantity.of(Evidence(found))["epochs"].tolist()
+    read = lambda quantity: [value.epochs for value in quantity.of(Evidence(found)).values()]
     last = read(accuracy("a", "DS0"))[0]
     assert read(accuracy("a", "DS0", epoch=1)) == ["1"] and read(accuracy("a", "DSR1") - accuracy("a", "DS0")) == [last]
     assert read(accuracy("a", "DSR1") - accuracy("a", "DS0", epoch=1)) == [f"{last} and 1"]
