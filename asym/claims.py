@@ -99,12 +99,12 @@ def _words(values: list[Value]) -> str:
 def printed(part: str, network: str, epoch: int | None = None, **fields: str) -> float:
     """The original's number of a cell (epoch None: the only or the last one); NaN where it prints none."""
     asked = {"network": network, **({"epochs": epoch} if epoch else {}), **fields}
-    found = [row["accuracy_percent"] for row in _printed(part) if all(row[name] == value for name, value in asked.items())]
+    found = [row["accuracy_percent"] for row in _rows_of(part) if all(row[name] == value for name, value in asked.items())]
     return float(found[-1]) if found else math.nan
 
 
 @cache
-def _printed(part: str) -> list[dict]:
+def _rows_of(part: str) -> list[dict]:
     return original(part).to_dict("records")
 
 

@@ -155,6 +155,10 @@ def test_precisions_are_compared_by_seed(monkeypatch, tmp_path):
     assert compared["difference_half"].tolist() == pytest.approx([0.0] * 3, abs=1e-9)  # paired: what seeds share falls out
     assert compared["fp32_half"].min() > 1
     assert precision.compare(asked, {}).empty
+    first = asked[0].config
+    records[first.hash] = made_up(first, diverged_at=0)  # which has no seconds of an epoch
+    told = precision.compare(asked, records)
+    assert told["diverged"].tolist() == [1, 0, 0] and (told["speed"] == compared["speed"]).all()
 
 
 def test_twins_of_two_precisions_are_read_at_the_last_epoch_of_both():

@@ -1,5 +1,6 @@
 """Does a run in bf16 end where it ends in fp32? Three cells, one of them unstable, in both precisions from the same seeds."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -53,13 +54,19 @@ def compare(asked: list[Cell], records: dict[str, Record]) -> pd.DataFrame:
             continue
         accuracy = pd.DataFrame([[100 * r.epochs[-1]["test_accuracy"] for r in pair] for pair in pairs], columns=["fp32", "bf16"])
         accuracy["difference"] = accuracy["bf16"] - accuracy["fp32"]
-        spans = pd.DataFrame([[r.epochs[-1]["seconds"] / r.epochs[-1]["epoch"] for r in pair] for pair in pairs])
+        spans = pd.DataFrame([[_span(record) for record in pair] for pair in pairs])
         row = {"part": part, "network": network, "epochs": mine[0].epochs, "dataset": mine[0].dataset, "seeds": len(pairs)}
         for name, values in accuracy.items():
             row[name], row[f"{name}_half"] = interval(values)
         row["diverged"] = sum(record.diverged for pair in pairs for record in pair)
         rows.append(row | {"speed": float((spans[0] / spans[1]).median())})
     return pd.DataFrame(rows)
+
+
+def _span(record: Record) -> float:
+    """Seconds an epoch; NaN for a run that diverged in its first."""
+    last = record.epochs[-1]
+    return last["seconds"] / last["epoch"] if last["epoch"] else math.nan
 
 
 def pairs(records: Iterable[Record]) -> pd.DataFrame:
