@@ -14,6 +14,7 @@ import pandas as pd
 from asym.cells import ALONE, Cell
 from asym.frames import frame, layer_frame, named
 from asym.results import Record
+from asym.soundness import SPLIT_COLUMN
 
 LEVEL = 20  # epochs at the end of a run, over which its level and its jumps are taken
 SHARES = ("idle", "sign_agreement")  # measures that are fractions, given in %
@@ -137,14 +138,12 @@ def _over_the_last(
     end = accuracy(part, network, **fields)
 
     def at(evidence: Evidence, epoch: int) -> Values:
-        values, last = end.at(evidence, epoch), range(max(1, epoch - LEVEL + 1), epoch + 1)
+        values, last, found = end.at(evidence, epoch), range(max(1, epoch - LEVEL + 1), epoch + 1), {}
         for told, record in evidence.of(part, network, fields):
             accuracies = [row["test_accuracy"] for row in record.epochs if row["epoch"] in last]
-            if len(accuracies) < LEVEL:
-                values.pop(told["seed"], None)
-            else:
-                values[told["seed"]] = values[told["seed"]]._replace(value=100 * statistic(accuracies))
-        return values
+            if len(accuracies) == LEVEL:
+                found[told["seed"]] = values[told["seed"]]._replace(value=100 * statistic(accuracies))
+        return found
 
     return Quantity(f"{words} of {end.text}", "points", end.horizon, at)
 
@@ -206,8 +205,7 @@ def _read(
         asked = horizon(evidence).asked
         for told, record in evidence.of(part, network, fields):
             row = _row_at(record, when)
-            number = math.nan if row is None else record.diverged if column == "diverged" else row.get(column, math.nan)
-            number = number if layer is None or row is None else number[layer - 1]
+            number = math.nan if row is None else _number(record, row, column, layer)
             if not math.isnan(number):
                 whole = told["as_planned"] and (row["epoch"] >= asked or record.diverged)
                 yield told["seed"], Value(scale * number, whole, told["data"], str(when))
@@ -221,6 +219,15 @@ def _read(
     when = "last epoch" if epoch is None else f"epoch {epoch}"
     place = (part, network, *([] if layer is None else [layer]), *fields.values(), when)
     return Quantity(f"{column}({', '.join(map(str, place))})", unit, horizon, at)
+
+
+def _number(record: Record, row: dict[str, Any], column: str, layer: int | None) -> float:
+    """What a run's row says, a measure of one layer; NaN for a validation accuracy where no images are held out."""
+    if column == "diverged":
+        return float(record.diverged)
+    if column == SPLIT_COLUMN:
+        return row.get(column, math.nan)
+    return row[column] if layer is None else row[column][layer - 1]
 
 
 def _row_at(record: Record, epoch: int) -> dict[str, Any] | None:
