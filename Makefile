@@ -78,7 +78,7 @@ render/%: venv
 	mv _build/running/$* book/$*
 
 test: venv
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 lint: venv
 	$(BIN)/ruff check .

@@ -17,12 +17,12 @@ from asym.results import Store
 torch.set_num_threads(1)
 os.environ["TERMINAL_WIDTH"] = "400"  # for typer's errors, which reads it once, whichever test comes first
 ROOT = Path(__file__).parent.parent
-LONGEST = ("notebooks", "nbval", "browser", "grid", "faults", "book", "cluster", "transforms", "live", "numerics", "bench")
+LONGEST = ("notebooks", "browser", "nbval", "rerun", "grid", "faults", "cluster", "transforms", "checkpoint", "bench", "numerics")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def pytest_collection_modifyitems(items):
-    """The files that take longest come first, so that of two processes none is left with one of them alone at the end."""
+    """The files that take longest come first, so that of three processes none is left with one of them alone at the end."""
     rank = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 

@@ -1,37 +1,13 @@
-"""The notebooks: they run at the smoke preset, reproduce their stored outputs, and refuse what they do not know."""
+"""The notebooks: they run at the smoke preset, and their cells are of one form."""
 
 import ast
-import os
 import re
-import subprocess
-import sys
-from dataclasses import replace
-from pathlib import Path
 
-import nbformat
 import pytest
+from notebooks import NOTEBOOKS, OVERVIEWS, PAGES, cells, papermill
 
-from asym import overview, publication
 from asym.book import PARAMETERS
 from asym.questions import QUESTIONS
-from asym.results import Store
-
-ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
-# and their parameters
-OVERVIEWS = {"key": {"folder"}, "verdicts": {"figures"}, "your_run": {"preset", "runs"}, "performance": {"folder"}}
-PAGES = [path for path in NOTEBOOKS if path.stem not in OVERVIEWS]
-BIN = Path(sys.executable).parent
-
-
-def cells(path, kind):
-    return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == kind]
-
-
-def papermill(path, target, *options, runs):
-    command = [BIN / "papermill", "--cwd", ROOT, "--no-progress-bar", path, target, *options]
-    environment = os.environ | {"ASYM_RUNS": str(runs), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -53,66 +29,6 @@ def test_it_runs_at_smoke_and_shows_its_own_runs(path, runs, tmp_path):
     badge = "".join(out["data"]["text/html"] for cell in cells(target, "code") if "badge" in cell.source for out in cell.outputs)
     assert "smoke" in badge and "training images" in badge and "not run" not in badge
     assert list(runs.glob("*.json"))
-
-
-def test_the_readers_runs_stand_beside_the_published(runs, tmp_path):
-    """The published runs themselves, and those of the tests above: of the smoke preset, of which nothing is published."""
-    (path,) = [path for path in NOTEBOOKS if path.stem == "your_run"]
-    publication.merge(ROOT / "figures", Store(tmp_path / "theirs"))
-    for preset, mine, says in (
-        ("quick", tmp_path / "theirs", r"(\d{3}) of \1 numbers of your quick runs agree"),
-        ("smoke", runs, "none"),
-    ):
-        done = papermill(path, tmp_path / path.name, "-p", "preset", preset, runs=mine)
-        assert done.returncode == 0, done.stderr[-3000:]
-        shown = "".join(str(out) for cell in cells(tmp_path / path.name, "code") for out in cell.outputs)
-        assert re.search(says, shown) and ("dense-one-ce" in shown) == (preset == "quick")
-
-
-def test_fewer_seeds_are_compared_by_their_values_alone(tmp_path):
-    """A claim of one seed has no verdict, and differs in nothing for that; a number beyond its tolerance does."""
-    store = Store(tmp_path)
-    for record in publication.library(ROOT / "figures").values():
-        if record.config.seed == 0 and record.config.net == "dense":
-            rows = [row | {"test_accuracy": row["test_accuracy"] / 4} for row in record.epochs]
-            wrong = record.config.rules == ("bp",) * 3 and record.config.loss == "hinge"
-            store.save(replace(record, epochs=rows) if wrong else record)
-    found = overview.beside_published(ROOT / "figures", "cpu", store)
-    gap = (found["value_published"] - found["value_derived"]).abs()
-    assert len(found) > 50 and (found["agrees"] == (gap <= found["tolerance"] + 1e-6)).all()
-    assert 0.5 < found["agrees"].mean() < 1 and not found["matches"][found["agrees"]].all()
-
-
-@pytest.mark.parametrize(
-    "wrong, says",
-    [
-        (["-p", "epoch", "3"], ["epoch", "allowed", *PARAMETERS]),
-        (["-p", "preset", "tiny"], ["tiny", "smoke", "quick", "cpu", "paper"]),
-        (["-p", "preset", "smoke", "-p", "shown", "both"], ["both", "published", "own"]),
-        (["-p", "preset", "smoke", "-p", "seeds", "3"], ["seeds", "3"]),
-        (["-p", "preset", "smoke", "-p", "dataset", "imagenet"], ["imagenet", "fashion_mnist"]),
-    ],
-    ids=["parameter", "preset", "shown", "seeds", "dataset"],
-)
-def test_unknown_parameters_are_refused_with_the_valid_ones(wrong, says, runs, tmp_path):
-    done = papermill(PAGES[0], tmp_path / "out.ipynb", *wrong, runs=runs)
-    assert done.returncode != 0
-    message = done.stderr[-3000:]
-    assert "ValueError" in message
-    assert all(word in message for word in says), message
-
-
-@pytest.mark.parametrize(
-    "wrong, says",
-    [
-        (["-p", "run", "elsewhere"], "unknown parameters run; allowed: preset, runs"),
-        (["-p", "runs", "nowhere"], "runs must be a folder of records, or None; got 'nowhere'"),
-    ],
-    ids=["parameter", "folder"],
-)
-def test_the_page_of_the_readers_runs_refuses_what_is_not_there(wrong, says, runs, tmp_path):
-    done = papermill(ROOT / "book/your_run.ipynb", tmp_path / "out.ipynb", *wrong, runs=runs)
-    assert done.returncode != 0 and f"ValueError: {says}" in done.stderr[-3000:]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,0 +1,72 @@
+"""What a reader does with the notebooks: parameters that they refuse, and runs of one's own beside the published."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from notebooks import PAGES, ROOT, cells, papermill
+
+from asym import grid, overview, publication, questions
+from asym.book import PARAMETERS
+from asym.presets import load
+from asym.results import Store
+
+YOUR_RUN = ROOT / "book/your_run.ipynb"
+
+
+def test_the_readers_runs_stand_beside_the_published(tmp_path):
+    """The published runs themselves, and one of the smoke preset, of which nothing is published."""
+    mine = Store(tmp_path / "mine")
+    publication.merge(ROOT / "figures", mine)
+    mine.save(grid.perform(questions.cells("dense", load("smoke"))[0].config))
+    for preset, says in (("quick", r"(\d{3}) of \1 numbers of your quick runs agree"), ("smoke", "none")):
+        done = papermill(YOUR_RUN, tmp_path / "out.ipynb", "-p", "preset", preset, runs=mine.folder)
+        assert done.returncode == 0, done.stderr[-3000:]
+        shown = "".join(str(out) for cell in cells(tmp_path / "out.ipynb", "code") for out in cell.outputs)
+        assert re.search(says, shown) and ("dense-one-ce" in shown) == (preset == "quick")
+
+
+def test_fewer_seeds_are_compared_by_their_values_alone(tmp_path):
+    """A claim of one seed has no verdict, and differs in nothing for that; a number beyond its tolerance does."""
+    store = Store(tmp_path)
+    for record in publication.library(ROOT / "figures").values():
+        if record.config.seed == 0 and record.config.net == "dense":
+            rows = [row | {"test_accuracy": row["test_accuracy"] / 4} for row in record.epochs]
+            wrong = record.config.rules == ("bp",) * 3 and record.config.loss == "hinge"
+            store.save(replace(record, epochs=rows) if wrong else record)
+    found = overview.beside_published(ROOT / "figures", "cpu", store)
+    gap = (found["value_published"] - found["value_derived"]).abs()
+    assert len(found) > 50 and (found["agrees"] == (gap <= found["tolerance"] + 1e-6)).all()
+    assert 0.5 < found["agrees"].mean() < 1 and not found["matches"][found["agrees"]].all()
+
+
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        (["-p", "epoch", "3"], ["epoch", "allowed", *PARAMETERS]),
+        (["-p", "preset", "tiny"], ["tiny", "smoke", "quick", "cpu", "paper"]),
+        (["-p", "preset", "smoke", "-p", "shown", "both"], ["both", "published", "own"]),
+        (["-p", "preset", "smoke", "-p", "seeds", "3"], ["seeds", "3"]),
+        (["-p", "preset", "smoke", "-p", "dataset", "imagenet"], ["imagenet", "fashion_mnist"]),
+    ],
+    ids=["parameter", "preset", "shown", "seeds", "dataset"],
+)
+def test_unknown_parameters_are_refused_with_the_valid_ones(wrong, says, tmp_path):
+    done = papermill(PAGES[0], tmp_path / "out.ipynb", *wrong, runs=tmp_path)
+    assert done.returncode != 0
+    message = done.stderr[-3000:]
+    assert "ValueError" in message
+    assert all(word in message for word in says), message
+
+
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        (["-p", "run", "elsewhere"], "unknown parameters run; allowed: preset, runs"),
+        (["-p", "runs", "nowhere"], "runs must be a folder of records, or None; got 'nowhere'"),
+    ],
+    ids=["parameter", "folder"],
+)
+def test_the_page_of_the_readers_runs_refuses_what_is_not_there(wrong, says, tmp_path):
+    done = papermill(YOUR_RUN, tmp_path / "out.ipynb", *wrong, runs=tmp_path)
+    assert done.returncode != 0 and f"ValueError: {says}" in done.stderr[-3000:]
