@@ -6,7 +6,6 @@ from functools import cache
 from typing import Any
 
 import pandas as pd
-from pandas.api.typing import SeriesGroupBy
 
 from asym.cells import Cell
 from asym.measures import MEASURES
@@ -92,7 +91,7 @@ def names(cell: Cell, record: Record) -> dict[str, Any]:
 def at_epoch(runs: pd.DataFrame, epoch: int) -> pd.DataFrame:
     """Each run's row at the epoch; a run that diverged before it stands with its last row."""
     there = runs[(runs["epoch"] == epoch) | (runs["diverged"] & (runs["epoch"] < epoch))]
-    return last_epoch(there) if there["diverged"].any() else there
+    return last_epoch(there)
 
 
 def last_epoch(runs: pd.DataFrame) -> pd.DataFrame:
@@ -123,9 +122,9 @@ def interval(values: pd.Series) -> tuple[float, float]:
     return float(values.mean()), float(values.std(ddof=1) * _width(len(values)))
 
 
-def intervals(values: SeriesGroupBy) -> pd.DataFrame:
-    """The same of every group, as columns mean and half, and how many seeds it is over."""
-    found = values.agg(["mean", "std", "count"])
+def intervals(rows: pd.DataFrame, by: str, value: str) -> pd.DataFrame:
+    """The same of a column for each value of another, as columns mean and half, and how many seeds it is over."""
+    found = rows.dropna(subset=value).groupby(by, sort=False)[value].agg(["mean", "std", "count"]).reset_index()
     return found.assign(half=found["std"] * found["count"].map(_width)).drop(columns="std").rename(columns={"count": "seeds"})
 
 

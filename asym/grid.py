@@ -176,18 +176,18 @@ def _operations(config: Config) -> float:
     tested = (config.test_subset or TEST_IMAGES) + config.validation
     passes = trained + tested if config.last_alone else 3 * config.epochs * trained + (config.epochs + 1) * tested
     tied = config.net.removesuffix("_untied")  # which multiplies as often
-    once = _forward_operations(config.dataset, tied, config.hidden)
+    once = _forward_operations(config.dataset, tied, config.hidden, config.layers)
     return (3 * config.pretrained * trained + passes) * once
 
 
 @cache
-def _forward_operations(dataset: str, net: str, hidden: tuple[int, ...]) -> int:
+def _forward_operations(dataset: str, net: str, hidden: tuple[int, ...], layers: int) -> int:
     """Of one image: two for each weight at each place where it is used."""
-    source, passages = data.SOURCES[dataset], []
+    source = data.SOURCES[dataset]
     if net == "dense":
         widths = (math.prod(source.shape), *hidden, source.classes)
         return 2 * sum(wide * out for wide, out in pairwise(widths))
-    config = Config(dataset=dataset, net=net, rules=("bp",) * 5)
+    config, passages = Config(dataset=dataset, net=net, rules=("bp",) * layers), []
     with torch.no_grad():
         build(config, source.shape, source.classes)(torch.zeros(1, *source.shape), passages)
     return 2 * sum(passage.output.numel() * passage.layer.weight[0].numel() for passage in passages)

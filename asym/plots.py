@@ -84,11 +84,6 @@ def styles(rows: pd.DataFrame, line: str) -> dict[str, dict]:
     return found
 
 
-def _summary(rows: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
-    """Mean and half-width of the interval over seeds, and how many there are."""
-    return intervals(rows.dropna(subset=value).groupby(by, sort=False)[value]).reset_index()
-
-
 def _band(ax: Axes, summary: pd.DataFrame, x: str, **style) -> None:
     summary = summary.sort_values(x)
     (line,) = ax.plot(summary[x], summary["mean"], **style)
@@ -185,7 +180,7 @@ def against(
     for index, (ax, name) in enumerate(zip(axes, panels, strict=True)):
         for label in lines:
             mine = rows[(rows[panel] == name) & (rows[line] == label)]
-            summary = _summary(mine, [x], value)
+            summary = intervals(mine, x, value)
             if len(summary):
                 _band(ax, summary, x, **style[label], ms=5, lw=1.4, label=label)
                 colour, marker = style[label]["color"], style[label]["marker"]
@@ -193,7 +188,7 @@ def against(
                 one = summary[summary["half"].isna()]
                 ax.scatter(one[x], one["mean"], 25, marker=marker, facecolors="white", edgecolors=colour, zorder=3)
                 alone = alone or len(one) > 0
-            for level in _summary(mine[mine[x].isna()], [line], value)["mean"]:
+            for level in intervals(mine[mine[x].isna()], line, value)["mean"]:
                 ax.axhline(level, color=style[label]["color"], ls=":", lw=1.4)
         crowded = len(axes) not in (1, 2, 4) and index % 3 != 1  # of three side by side the middle one is labelled
         ax.set(xlabel="" if crowded else labels[0], xscale="log" if log else "linear")
@@ -224,7 +219,7 @@ def learning_curves(runs: pd.DataFrame, printed: pd.DataFrame, panel: str = "los
     figure, axes = _panels(panels, 3.0, _told(runs, panel), sharey=True)
     for ax, name in zip(axes, panels, strict=True):
         for network in networks:
-            mine = _summary(runs[(runs[panel] == name) & (runs["network"] == network)], ["epoch"], "accuracy")
+            mine = intervals(runs[(runs[panel] == name) & (runs["network"] == network)], "epoch", "accuracy")
             if len(mine):
                 colour, dash = (style[network][name] for name in ("color", "ls"))
                 _band(ax, mine, "epoch", color=colour, ls=dash, lw=1.4, label=network)
@@ -250,7 +245,7 @@ def train_and_test(runs: pd.DataFrame, panel: str = "activation") -> Figure:
         for network in networks:
             mine = runs[(runs[panel] == name) & (runs["network"] == network)]
             for value, dash in (("accuracy", "-"), ("training", "--")):
-                summary = _summary(mine, ["epoch"], value)
+                summary = intervals(mine, "epoch", value)
                 if len(summary):
                     label = network if value == "accuracy" else None
                     _band(ax, summary, "epoch", color=style[network]["color"], ls=dash, lw=1.4, label=label)
@@ -371,7 +366,7 @@ def alignment(layers: pd.DataFrame, measures: tuple[str, ...] = ("weight_angle",
             for layer in range(1, depth + 1):
                 mine = layers[(layers["network"] == network) & (layers["layer"] == layer)]
                 mine = mine if measure in ("gradient_angle", "idle") else mine[mine["layer_rule"] != "bp"]
-                summary = _summary(mine, ["epoch"], measure)
+                summary = intervals(mine, "epoch", measure)
                 if len(summary):
                     _band(ax, summary, "epoch", color=colours[layer - 1], lw=1.4, label=f"layer {layer}")
             if measure.endswith("angle"):

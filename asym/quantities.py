@@ -204,7 +204,7 @@ def _read(
     def read(evidence: Evidence, when: int) -> Iterator[tuple[int, Value]]:
         asked = horizon(evidence).asked
         for told, record in evidence.of(part, network, fields):
-            row = _row_at(record, when)
+            row = record.at(when)
             number = math.nan if row is None else _number(record, row, column, layer)
             if not math.isnan(number):
                 whole = told["as_planned"] and (row["epoch"] >= asked or record.diverged)
@@ -228,9 +228,3 @@ def _number(record: Record, row: dict[str, Any], column: str, layer: int | None)
     if column == SPLIT_COLUMN:
         return row.get(column, math.nan)
     return row[column] if layer is None else row[column][layer - 1]
-
-
-def _row_at(record: Record, epoch: int) -> dict[str, Any] | None:
-    """A run's row at an epoch, of one that diverged before it the last; None where it has not come so far."""
-    there = (row for row in reversed(record.epochs) if row["epoch"] == epoch or record.diverged and row["epoch"] < epoch)
-    return next(there, None)

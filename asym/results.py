@@ -31,6 +31,11 @@ class Record:
     diverged: bool
     provenance: dict[str, Any]
 
+    def at(self, epoch: int) -> dict[str, Any] | None:
+        """Its row at an epoch, the last of a run that diverged before it; None where it has not come so far."""
+        there = (row for row in reversed(self.epochs) if row["epoch"] == epoch or self.diverged and row["epoch"] < epoch)
+        return next(there, None)
+
 
 @dataclass(frozen=True)
 class Merged:

@@ -3,6 +3,7 @@
 import math
 import statistics
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from made import record
@@ -19,12 +20,11 @@ def run(network, reached=0.5, *, seed=0, epochs=10, part="a", planned=None, made
     return asked, record(asked.config, reached, **(made or {}))
 
 
-def values(quantity, *found):
-    return {seed: value.value for seed, value in quantity.of(Evidence(found)).items()}
+def told(name, quantity, *found):
+    return {seed: getattr(value, name) for seed, value in quantity.of(Evidence(found)).items()}
 
 
-def whole(quantity, *found):
-    return {seed: value.whole for seed, value in quantity.of(Evidence(found)).items()}
+values, whole = partial(told, "value"), partial(told, "whole")
 
 
 # --- what is read ---------------------------------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ def test_runs_of_two_copies_of_the_data_say_so_and_have_no_difference():
         made.provenance["data_fingerprint"] = copy
     change = accuracy("a", "DSR1") - accuracy("a", "DS0")
     assert values(change, *found) == {0: 0} and values(change, *found[::2]) == {0: 0}
-    said = lambda *found: {seed: value.data for seed, value in accuracy("a", "DSR1").of(Evidence(found)).items()}
+    said = partial(told, "data", accuracy("a", "DSR1"))
     alone = "cifar10, batch 500"
     assert said(*found) == {0: f"{alone}, copy aaaaaaaa", 1: f"{alone}, copy bbbbbbbb"} and said(*found[:3]) == {0: alone}
     del found[0][1].provenance["data_fingerprint"]
@@ -134,15 +134,15 @@ def test_runs_of_two_copies_of_the_data_say_so_and_have_no_difference():
 
 def test_a_run_in_bf16_says_so_is_whole_and_has_no_difference_from_one_in_fp32():
     half, full = (run("DSR2", precision="bf16", planned={"precision": "fp32"}), run("DS0"))
-    (told,) = accuracy("a", "DSR2").of(Evidence([half])).values()
-    assert told.data == "cifar10, batch 500, in bf16" and told.whole
+    alone = accuracy("a", "DSR2")
+    assert told("data", alone, half) == {0: "cifar10, batch 500, in bf16"} and whole(alone, half) == {0: True}
     difference = accuracy("a", "DSR2") - accuracy("a", "DS0")
     assert values(difference, half, full) == {} and values(difference, half, run("DS0", precision="bf16")) == {0: 0}
 
 
 def test_a_quantity_tells_data_and_epochs():
     found = [run("DS0"), run("DSR1")]
-    read = lambda quantity: [value.epochs for value in quantity.of(Evidence(found)).values()]
+    read = lambda quantity: [*told("epochs", quantity, *found).values()]
     last = read(accuracy("a", "DS0"))[0]
     assert read(accuracy("a", "DS0", epoch=1)) == ["1"] and read(accuracy("a", "DSR1") - accuracy("a", "DS0")) == [last]
     assert read(accuracy("a", "DSR1") - accuracy("a", "DS0", epoch=1)) == [f"{last} and 1"]

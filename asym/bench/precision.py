@@ -94,4 +94,4 @@ def _but_for_length(record: Record) -> tuple[Config, str]:
 
 def _accuracy(record: Record, epoch: int) -> float:
     """In %; of a run that diverged before, its last."""
-    return 100 * [row["test_accuracy"] for row in record.epochs if row["epoch"] <= epoch][-1]
+    return 100 * record.at(epoch)["test_accuracy"]
