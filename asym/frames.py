@@ -131,6 +131,6 @@ def intervals(rows: pd.DataFrame, by: str, value: str) -> pd.DataFrame:
 @cache
 def _width(seeds: int) -> float:
     """The half-width of a 95 % t interval in standard deviations; NaN for fewer than two seeds."""
-    from scipy.stats import t
+    from scipy.special import stdtrit  # the inverse of Student's t distribution
 
-    return float(t.ppf(0.975, seeds - 1)) / math.sqrt(seeds) if seeds > 1 else math.nan
+    return float(stdtrit(seeds - 1, 0.975)) / math.sqrt(seeds) if seeds > 1 else math.nan

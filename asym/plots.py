@@ -10,8 +10,8 @@ import matplotlib.colors
 import matplotlib.patches
 import matplotlib.pyplot as plt
 import matplotlib.ticker
+import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -21,18 +21,35 @@ from asym.rules import RULES
 from asym.soundness import BOUNDS as SHARES_AND_ANGLES
 from asym.tables import COMPATIBLE, DIFFERS, telling
 
-STYLE = {
+SHEET = "seaborn-v0_8-whitegrid"  # of matplotlib's own style sheets
+STYLE = {  # on top of it
     "svg.hashsalt": "asym",  # the same figure gives the same bytes
     "svg.fonttype": "path",
     "figure.dpi": 100,
+    "font.sans-serif": ["DejaVu Sans"],  # matplotlib brings it: the same figure whatever fonts a machine has
     "font.size": 10,
-    "legend.frameon": False,
+    "axes.titlesize": 12,
+    "axes.labelsize": 12,
+    "axes.linewidth": 1.25,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "grid.linewidth": 1,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "xtick.major.size": 6,
+    "ytick.major.size": 6,
+    "xtick.bottom": False,
+    "ytick.left": False,
+    "legend.frameon": False,
+    "legend.fontsize": 11,
+    "legend.title_fontsize": 12,
+    "patch.edgecolor": "white",
+    "patch.force_edgecolor": True,
 }
 WIDTH = 7.0  # inches, a page's column
-# Yellow, the eighth, is hard to see on white.
-COLOURS = dict(zip(RULES, cycle(sns.color_palette("colorblind").as_hex()[index] for index in (*range(8), 9)), strict=False))
+# Seaborn's palette for the colour blind, but for its yellow, which is hard to see on white.
+PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#56b4e9")
+COLOURS = dict(zip(RULES, cycle(PALETTE), strict=False))
 MARKERS = dict(zip(RULES, cycle("osD^vPX*h"), strict=False))
 SHADES = {1: 0.0, 2: -0.3, 3: -0.45, 4: -0.6}  # of a rule's colour by the layers that use it: mixed with so much black
 # Of nets that only a name tells apart: a further shade (mixed with white above 0), and a dash.
@@ -55,8 +72,7 @@ MEASURE_NAMES = {
 
 def use_style() -> None:
     """Sets the one style that all figures share."""
-    sns.set_theme(style="whitegrid", rc=STYLE)
-    matplotlib.rcParams.update(STYLE)
+    matplotlib.style.use([SHEET, STYLE])
 
 
 def shade(rule: str, layers: int, further: float = 0.0) -> tuple[float, float, float]:
@@ -356,7 +372,7 @@ def alignment(layers: pd.DataFrame, measures: tuple[str, ...] = ("weight_angle",
     """Measures against the epoch: a row of panels a measure, a column a network, a line a layer; layers: frames.layer_frame."""
     networks = list(dict.fromkeys(layers["network"]))
     depth = int(layers["layer"].max())
-    colours = sns.color_palette("viridis", depth)
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 1, depth + 2)[1:-1])
     size = (WIDTH, 0.8 + 1.9 * len(measures))
     figure, axes = plt.subplots(
         len(measures), len(networks), layout="constrained", figsize=size, sharex=True, sharey="row", squeeze=False

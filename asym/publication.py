@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from asym import presets, versions
 from asym.atomic import whole
@@ -61,8 +62,9 @@ def published(path: Path) -> list[Record]:
     try:
         if not path.is_file():
             raise ValueError("not a file")
-        frame = pd.read_parquet(path)
-        columns = {name: [_floats(row) for row in frame[name]] if name in MEASURES else frame[name].tolist() for name in frame}
+        table = pq.read_table(path)
+        plain = table.drop_columns(list(MEASURES)).to_pandas()
+        columns = {name: _lists(table[name]) if name in MEASURES else plain[name].tolist() for name in table.column_names}
         runs: dict[str, list[dict[str, Any]]] = {}
         for row in zip(*columns.values(), strict=True):
             named = dict(zip(columns, row, strict=True))
@@ -83,9 +85,11 @@ def _record(run: str, rows: list[dict[str, Any]]) -> Record:
     return record
 
 
-def _floats(values: Iterable[float | None]) -> list[float]:
-    """A measure's list; of a file in which every value is NaN each comes back as None."""
-    return np.asarray(values, float).tolist()
+def _lists(column: pa.ChunkedArray) -> list[list[float]]:
+    """A measure, one list a row; Parquet has a null for a NaN."""
+    rows = column.cast(pa.large_list(pa.float64())).combine_chunks()
+    values, ends = rows.values.to_numpy(zero_copy_only=False).tolist(), rows.offsets.to_pylist()
+    return [values[start:end] for start, end in pairwise(ends)]
 
 
 def merge(folder: Path, store: Store) -> Merged:

@@ -35,16 +35,18 @@ def check(record: "Record") -> None:  # noqa: F821, its class is made of what is
 def check_kinds(record: "Record") -> None:  # noqa: F821
     """ValueError where a record's parts are not of their kinds, whatever the numbers say."""
     expect("diverged", record.diverged, isinstance(record.diverged, bool), "true or false")
-    layers = record.config.layers
-    columns = {*COLUMNS, *MEASURES, *([SPLIT_COLUMN] if record.config.validation else [])}
+    layers, plain = record.config.layers, [*COLUMNS, *([SPLIT_COLUMN] if record.config.validation else [])]
+    columns = {*plain, *MEASURES}
+    allowed, listed = ", ".join(sorted(columns)), f"a list of {layers} numbers"
     for row in record.epochs:
-        expect("columns", sorted(row), set(row) == columns, ", ".join(sorted(columns)))
+        expect("columns", sorted(row), row.keys() == columns, allowed)
         expect("epoch", row["epoch"], is_whole(row["epoch"], 0), "a whole number")
-        for name in row.keys() - {"epoch", *MEASURES}:
+        for name in plain:
             expect(name, row[name], type(row[name]) in NUMBERS, "a number")
         for name in MEASURES:
-            listed = isinstance(row[name], list) and len(row[name]) == layers
-            expect(name, row[name], listed and NUMBERS.issuperset(map(type, row[name])), f"a list of {layers} numbers")
+            values = row[name]
+            sound = isinstance(values, list) and len(values) == layers and NUMBERS.issuperset(map(type, values))
+            expect(name, values, sound, listed)
     _check_provenance(record.provenance)
 
 

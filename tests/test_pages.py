@@ -155,6 +155,21 @@ def test_a_page_that_trains_nothing_takes_nothing_to_train(given):
         Page("dense", {"preset": "stored", "subset": None, "unverified_data": False, "shown": "published"} | given)
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"preset": "tiny"}, ["tiny", *presets.PRESETS]),
+        ({"preset": "smoke", "shown": "both"}, ["both", "published", "own"]),
+        ({"preset": "smoke", "seeds": 3}, ["seeds", "3"]),
+        ({"preset": "smoke", "dataset": "imagenet"}, ["imagenet", "fashion_mnist"]),
+    ],
+)
+def test_a_page_refuses_unknown_values_with_the_allowed_ones(given, says):
+    with pytest.raises(ValueError) as refused:
+        Page("dense", given)
+    assert all(word in str(refused.value) for word in says), refused.value
+
+
 @pytest.mark.parametrize("jobs", [0, -1, "two", "2", 1.5, True])
 def test_a_page_refuses_jobs_that_are_no_count(monkeypatch, tmp_path, jobs):
     monkeypatch.setenv("ASYM_RUNS", str(tmp_path))
