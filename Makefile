@@ -28,14 +28,16 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 venv: .venv/.installed
 
-# First what is checked by its checksum, then torch with what its build for this system needs.
+# First what is checked by its checksum, then torch with what its build for this system needs; all is compiled at last, by every core:
+# pip would have one do it.
 .venv/.installed: requirements.txt requirements.hashes pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo 'Python 3.11 or newer is needed: make venv PYTHON=python3.12'; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.hashes
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --require-hashes -r requirements.hashes
+	$(BIN)/python -m pip install --quiet --no-compile -r requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # a file of torch is for a newer Python
 	touch $@
 
 book: $(NOTEBOOKS:book/%=run/%)
@@ -57,13 +59,13 @@ run/%: sources
 	$(PAPERMILL) $(PARAMETERS) --log-output book/$* _build/running/$*
 	mv _build/running/$* _build/book/$*
 
-# The pages, and all of them as one, to be printed.
+# The pages, and all of them as one, to be printed, from what was read for them.
 pages:
 	-$(BIN)/asym stale
 	mkdir -p _build/own && cp -R figures _build/own _build/book/_extra/
 	$(BIN)/jupyter-book build _build/book --config _config.yml --path-output . --all -W -n --keep-going
-	$(BIN)/jupyter-book build _build/book --config _config.yml --path-output _build/single --builder singlehtml --all -W -n --keep-going
-	sed 's/href="index.html#/href="#/g' _build/single/_build/singlehtml/index.html > _build/html/print.html
+	$(BIN)/jupyter-book build _build/book --config _config.yml --path-output . --builder singlehtml -W -n --keep-going
+	sed 's/href="index.html#/href="#/g' _build/singlehtml/index.html > _build/html/print.html
 
 zip: html
 	$(BIN)/python -m asym.parcel _build/html _build/asym-book-$$($(BIN)/python -c 'import asym; print(asym.__version__)').zip
@@ -78,7 +80,7 @@ render/%: venv
 	mv _build/running/$* book/$*
 
 test: venv
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: venv
 	$(BIN)/ruff check .

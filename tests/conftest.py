@@ -22,7 +22,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 def pytest_collection_modifyitems(items):
-    """The files that take longest come first, so that of three processes none is left with one of them alone at the end."""
+    """The files that take longest come first, so that of several processes none is left with one of them alone at the end."""
     rank = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
