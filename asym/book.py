@@ -147,9 +147,8 @@ class Page:
         """What each entry says, what the original and our runs give for it, and a claim's verdict, where any entry has one; those
         not yet tested come last, without runs at the very end."""
         wanting = (judged["verdict"] == claims.UNTESTED).astype(int) + judged["value"].isna()
-        rows = pd.DataFrame(claims.as_text(judged.loc[wanting.sort_values(kind="stable").index]))
-        rows = rows.loc[:, (rows != "").any()]
-        return Numbered(rows, label(self.question, name), CLAIMS, "claims", said=("unit", "seeds", "trained on"))
+        lines = claims.as_text(judged.loc[wanting.sort_values(kind="stable").index])
+        return claims.as_table(lines, label(self.question, name), CLAIMS, said=("unit", "seeds"))
 
     def parameters(self) -> Numbered:
         """What papermill can set in this page's notebook, read from it."""

@@ -8,6 +8,7 @@ from functools import cache
 import pandas as pd
 
 from asym.frames import interval
+from asym.numbered import Numbered
 from asym.quantities import Evidence, Quantity, Value
 from asym.tables import original, points, telling
 
@@ -128,6 +129,16 @@ def as_text(judged: pd.DataFrame) -> list[dict]:
         }
         for entry in judged.to_dict("records")
     ]
+
+
+def as_table(lines: list[dict], name: str, caption: str, said: tuple[str, ...], markdown: tuple[str, ...] = ()) -> Numbered:
+    """Such lines as a table without empty columns; the caption tells what all runs were trained on, the rows what else."""
+    rows = pd.DataFrame(lines)
+    told = [text.split(", ") for text in rows["trained on"] if text]
+    common = [word for word in told[0] if all(word in words for words in told)] if told else []
+    rows["trained on"] = [", ".join(word for word in text.split(", ") if word not in common) for text in rows["trained on"]]
+    caption += f" In all runs: {', '.join(common)}." if common else ""
+    return Numbered(rows.loc[:, (rows != "").any()], name, caption, "claims", markdown, said)
 
 
 def verdict(judged: pd.DataFrame) -> str:

@@ -56,15 +56,14 @@ def show_verdicts(questions: list[dict]) -> Numbered:
 def show_claims(questions: list[dict], word: str) -> Numbered | Markdown:
     """The claims that have a verdict, with their numbers, each with a link to its page."""
     having = [(entry, entry["judged"][entry["judged"]["verdict"] == word]) for entry in questions]
-    rows = [{"page": _link(entry["name"], entry)} | row for entry, judged in having for row in claims.as_text(judged)]
-    if not rows:
+    lines = [{"page": _link(entry["name"], entry)} | line for entry, judged in having for line in claims.as_text(judged)]
+    if not lines:
         return Markdown("None.")
     caption = (
         "The original's value of each claim, and ours: the mean over seeds with its 95 % t interval. A verdict in brackets has "
         "no part in its question's."
     )
-    name, said = f"tbl-verdicts-{word.replace(' ', '-')}", ("unit", "seeds", "trained on", "verdict")
-    return Numbered(pd.DataFrame(rows), name, caption, "claims", markdown=("page",), said=said)
+    return claims.as_table(lines, f"tbl-verdicts-{word.replace(' ', '-')}", caption, ("unit", "seeds", "verdict"), ("page",))
 
 
 def show_untested(questions: list[dict]) -> Numbered | Markdown:

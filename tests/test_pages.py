@@ -20,7 +20,7 @@ from bs4 import BeautifulSoup
 from made import record
 
 import asym
-from asym import cost, edition, grid, parcel, plots, presets, provenance, publication, questions
+from asym import claims, cost, edition, grid, parcel, plots, presets, provenance, publication, questions
 from asym.book import Page
 from asym.cli import app
 from asym.config import Config
@@ -52,6 +52,16 @@ def test_claims_not_yet_tested_come_last_and_without_runs_at_the_very_end():
     told = {"original": nan, "half_width": 0.5, "unit": "points", "seeds": 3, "trained_on": "x"}
     shown = Page.show_claims(types.SimpleNamespace(question="dense"), judged.assign(**told, as_planned=True, answers=True)).rows
     assert shown["claim"].tolist() == ["open", "number", "short", "none"]
+
+
+def test_what_all_runs_were_trained_on_is_told_once():
+    line = {"claim": "It learns.", "original": "", "ours": "1.00", "unit": "points", "seeds": 3, "verdict": "holds"}
+    of = lambda *texts: claims.as_table([line | {"trained on": text} for text in texts], "tbl-x", "All.", said=("unit",))
+    table = of("cifar10, batch 500, in bf16, 100 epochs", "", "cifar10, batch 500, 5 epochs")
+    assert table.rows["trained on"].tolist() == ["in bf16, 100 epochs", "", "5 epochs"]
+    assert table.caption == "All. In all runs: cifar10, batch 500."
+    assert list(of("cifar10, 5 epochs", "cifar10, 5 epochs").rows) == ["claim", "ours", "unit", "seeds", "verdict"]
+    assert of("cifar10", "mnist").caption == "All." == of("", "").caption
 
 
 @pytest.fixture
