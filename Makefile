@@ -80,7 +80,7 @@ render/%: venv
 	mv _build/running/$* book/$*
 
 test: venv
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 lint: venv
 	$(BIN)/ruff check .
