@@ -43,8 +43,6 @@ STYLE = {  # on top of it
     "legend.frameon": False,
     "legend.fontsize": 11,
     "legend.title_fontsize": 12,
-    "patch.edgecolor": "white",
-    "patch.force_edgecolor": True,
 }
 WIDTH = 7.0  # inches, a page's column
 # Seaborn's palette for the colour blind, but for its yellow, which is hard to see on white.
