@@ -15,10 +15,9 @@ YOUR_RUN = ROOT / "book/your_run.ipynb"
 
 
 def test_the_readers_runs_stand_beside_the_published(tmp_path):
-    """The published quick runs themselves, and one of the smoke preset, of which nothing is published."""
-    mine, published, quick = Store(tmp_path / "mine"), publication.library(ROOT / "figures"), load("quick")
-    for config in {cell.config for question in questions.QUESTIONS for cell in questions.cells(question, quick)}:
-        mine.save(published[config.hash])
+    """The published runs themselves, and one of the smoke preset, of which nothing is published."""
+    mine = Store(tmp_path / "mine")
+    publication.merge(ROOT / "figures", mine)
     mine.save(grid.perform(questions.cells("dense", load("smoke"))[0].config))
     for preset, says in (("quick", r"(\d{3}) of \1 numbers of your quick runs agree"), ("smoke", "none")):
         done = papermill(YOUR_RUN, tmp_path / "out.ipynb", "-p", "preset", preset, runs=mine.folder)
@@ -45,9 +44,10 @@ def test_fewer_seeds_are_compared_by_their_values_alone(tmp_path):
     "path, wrong, says",
     [
         (PAGES[0], ["-p", "epoch", "3"], f"unknown parameters epoch; allowed: {', '.join(PARAMETERS)}"),
+        (YOUR_RUN, ["-p", "run", "elsewhere"], "unknown parameters run; allowed: preset, runs"),
         (YOUR_RUN, ["-p", "runs", "nowhere"], "runs must be a folder of records, or None; got 'nowhere'"),
     ],
-    ids=["parameter", "folder"],
+    ids=["parameter", "of your run", "folder"],
 )
 def test_papermill_tells_what_a_page_refuses(path, wrong, says, tmp_path):
     done = papermill(path, tmp_path / "out.ipynb", *wrong, runs=tmp_path)
