@@ -1,9 +1,11 @@
 """Published runs: one Parquet file a question, and which of them a page shows."""
 
+import gc
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -106,7 +108,20 @@ def library(figures: Path) -> dict[str, Record]:
 
 @lru_cache(maxsize=2)
 def _library(files: tuple[tuple[Path, int], ...]) -> dict[str, Record]:
-    return {record.config.hash: record for path, _ in files for record in published(path)}
+    with _uncollected():
+        return {record.config.hash: record for path, _ in files for record in published(path)}
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """While every row is kept: the collector would look through all of them again and again, for as long as reading takes."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def homes(preset: presets.Preset) -> dict[str, str]:
