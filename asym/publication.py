@@ -57,6 +57,19 @@ def add(records: Iterable[Record], path: Path) -> tuple[int, int]:
     return len(before | new), len(new)
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """The collector would look through all the rows read so far again and again, and none of them can go."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@_uncollected()
 def published(path: Path) -> list[Record]:
     """The runs of a published Parquet file; an empty list where there is none. ValueError names a file that is not one."""
     if not path.exists():
@@ -108,20 +121,7 @@ def library(figures: Path) -> dict[str, Record]:
 
 @lru_cache(maxsize=2)
 def _library(files: tuple[tuple[Path, int], ...]) -> dict[str, Record]:
-    with _uncollected():
-        return {record.config.hash: record for path, _ in files for record in published(path)}
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """While every row is kept: the collector would look through all of them again and again, for as long as reading takes."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
+    return {record.config.hash: record for path, _ in files for record in published(path)}
 
 
 def homes(preset: presets.Preset) -> dict[str, str]:
