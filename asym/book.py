@@ -10,7 +10,8 @@ import pandas as pd
 from IPython.display import HTML, SVG, Markdown, display
 from matplotlib.figure import Figure
 
-from asym import claims, cost, grid, plots, presets, provenance, tables, verify, versions
+from asym import claims, cost, frames, grid, plots, presets, provenance, tables, verify, versions
+from asym.atomic import whole
 from asym.checks import expect
 from asym.numbered import Numbered, label
 from asym.publication import Shown, library, shown
@@ -21,8 +22,9 @@ from asym.results import Store
 STORED = "stored"  # train nothing, show the published runs
 SHOWN = ("published", "own")
 BESIDE = (
-    "The original's numbers and ours: test accuracy in %, ours the mean over seeds with its 95 % t interval. Agrees: the "
-    "original's single run lies where a further seed of ours would with 95 % probability, which is wide where seeds scatter."
+    "The original's numbers and ours: test accuracy in %, ours the mean over seeds with its 95 % t interval, * of fewer than "
+    "three seeds, † not of the planned data and epochs. Compatible: the original's single run lies where a further seed of ours "
+    "would with 95 % probability, which is wide where seeds scatter."
 )
 CLAIMS = (
     "What each entry says, the original's value, and ours: the mean over seeds with its 95 % t interval, "
@@ -31,6 +33,10 @@ CLAIMS = (
 MARKED = (
     "Marks: * fewer than three seeds; † not the planned data, or fewer epochs than planned. A number without a mark is of the "
     "planned data and epochs. An interval as wide as its quantity's whole scale is left out."
+)
+CHOSEN = (
+    "The learning rate that each rule is shown at, its mean validation accuracy over the seeds, and whether the rate is the "
+    "smallest or the largest of those tried, so that a better one may lie outside."
 )
 SETTABLE = "What papermill can set in this page: `-p NAME VALUE` for words and whole numbers, `-y 'NAME: VALUE'` for lists."
 PARAMETERS = ("preset", "dataset", "subset", "epochs", "seeds", "unverified_data", "device", "jobs", "shown")
@@ -69,7 +75,7 @@ class Page:
         self.evidence = Evidence(self.shown.found)
         self.site = "own" if self.shown is self.own else "figures"  # where the built book serves the page's files
         self.output = self.root / ("_build/own" if self.site == "own" else "figures") / question
-        self._behind: dict[str, provenance.Found] = {}  # a figure's name -> the runs that it shows
+        self._behind: dict[str, list[str]] = {}  # a figure's name -> what is told of the runs that it shows
         plots.use_style()
 
     def _run(self, preset: presets.Preset, machine: dict[str, Any]) -> Shown:
@@ -116,8 +122,9 @@ class Page:
 
     def badge(self) -> HTML:
         """Which preset, data, seeds, epochs, device and hours the page shows, and how many of the preset's runs there are."""
-        rows = "<br>".join(f"<b>{name}</b> {escape(value)}" for name, value in provenance.summary(self.shown).items())
-        old = versions.stale(record for _, record in self.shown.found)
+        told = provenance.summary(self.shown, QUESTIONS[self.question].cells)
+        rows = "<br>".join(f"<b>{name}</b> {escape(value)}" for name, value in told.items())
+        old = versions.stale(provenance.distinct(self.shown.found))
         rows += f"<br><b>stale</b> {len(old)} runs were made before a change of the code that decides a run" if old else ""
         title = '<p class="admonition-title">What this page shows</p>'
         return HTML(f'<div class="admonition tip">{title}<p>{rows}</p><p>{MARKED}</p></div>')
@@ -125,18 +132,33 @@ class Page:
     def figure(self, name: str, rows: pd.DataFrame, plot: Callable[..., Figure], *arguments: Any, **options: Any) -> None:
         """Shows plot(rows, ...); saves it as SVG, and the rows as CSV, under figures/<question>/. Without rows it says so."""
         figure = plot(rows, *arguments, **options) if len(rows) else plots.nothing()
-        self._behind[name] = provenance.behind(rows, self.shown)
+        found = provenance.behind(rows, self.shown)
+        self._behind[name] = provenance.told(found, self.shown) if len(rows) else ["no run yet"]
         save_figure(figure, rows, self.output, name)
 
     def origin(self, name: str) -> HTML:
         """Where a figure of this page comes from: source, numbers, drawing, runs, seeds, minutes, device, and the command."""
-        words = provenance.told(self._behind[name], self.shown)
-        return provenance.origin(name, self.question, words, site=self.site, given=self.given if self.site == "own" else {})
+        given = self.given if self.site == "own" else {}
+        return provenance.origin(name, self.question, self._behind[name], site=self.site, given=given)
 
     def show_table(self, table: pd.DataFrame, name: str = "original") -> Numbered:
         """Ours beside the original's, as a table: accuracies in %, our mean with its 95 % interval over the seeds."""
         said = ("table", "activation", "loss", "seeds", "diverged")
         return Numbered(tables.as_text(table), label(self.question, name), BESIDE, "beside-original", said=said)
+
+    def show_chosen(self, trials: pd.DataFrame) -> Numbered:
+        """The learning rate that each rule is shown at: the one with the best mean validation accuracy of its trials."""
+        rows = [
+            {
+                "part": entry["part"],
+                "rule": entry["rule"],
+                "learning rate": f"{entry['lr']:g}",
+                "validation accuracy (%)": tables.points(entry["accuracy"]),
+                "at an end": "yes" if entry["end"] else "",
+            }
+            for entry in frames.best(trials, "accuracy").to_dict("records")
+        ]
+        return Numbered(pd.DataFrame(rows), label(self.question, "chosen"), CHOSEN, "chosen", said=("part",))
 
     def show_own(self) -> Numbered | Markdown:
         """The same with the runs of the page's own preset, where it trained some."""
@@ -165,10 +187,11 @@ class Page:
 
 def save_figure(figure: Figure, rows: pd.DataFrame, folder: Path, name: str) -> None:
     """Saves the figure as SVG and its rows as CSV in the folder, and shows it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+    with whole(folder / f"{name}.svg") as part:
+        figure.savefig(part, format="svg", metadata={"Date": None, "Creator": None})
     plots.plt.close(figure)
-    rows.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+    with whole(folder / f"{name}.csv") as part:
+        rows.to_csv(part, index=False, float_format="%.6g")
     display(SVG(folder / f"{name}.svg"))
 
 

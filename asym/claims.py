@@ -23,9 +23,10 @@ class Claim:
     """A sentence of the book and the quantity behind it; with least or most, it holds if the quantity lies between them.
 
     published: the original's value, where its tables give one. The verdict: holds if the whole 95 % t interval over seeds lies
-    within the bounds, contradicted if it lies outside, else not settled; not yet tested where fewer than 3 seeds ran the
-    planned data to the planned epoch. A sentence without bounds states a number, and has no verdict. answers: whether the
-    original's answer says so; another sentence has its own verdict but no part in the question's.
+    within the bounds, contradicted if it lies outside, else not settled, as where it clears a bound by less than stand-ins
+    among the test images can move it; not yet tested where fewer than 3 seeds ran the planned data to the planned epoch. A
+    sentence without bounds states a number, and has no verdict. answers: whether the original's answer says so; another sentence
+    has its own verdict but no part in the question's.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Claim:
         mean, half = interval(pd.Series([value.value for value in values], dtype=float))
         whole = bool(values) and all(value.whole for value in values)
         tested = whole and len(values) >= 3
+        clearance = max((value.doubt for value in values), default=0.0)
         return {
             "claim": self.id,
             "sentence": self.sentence,
@@ -60,15 +62,17 @@ class Claim:
             "as_planned": tested,
             "least": self.least,
             "most": self.most,
+            "clearance": clearance,
             "tolerance": RERUN[self.quantity.unit],
             "answers": self.answers,
-            "verdict": "" if not self.bounded else self._verdict(mean, half) if tested else UNTESTED,
+            "verdict": "" if not self.bounded else self._verdict(mean, half, clearance) if tested else UNTESTED,
         }
 
-    def _verdict(self, mean: float, half: float) -> str:
-        if self.least <= mean - half and mean + half <= self.most:
+    def _verdict(self, mean: float, half: float, clearance: float) -> str:
+        low, high = mean - half, mean + half
+        if self.least + clearance <= low and high <= self.most - clearance:
             return HOLDS
-        return CONTRADICTED if mean + half < self.least or mean - half > self.most else OPEN
+        return CONTRADICTED if high < self.least - clearance or low > self.most + clearance else OPEN
 
 
 def told(entry: dict, sign: str = "") -> str:
@@ -134,9 +138,10 @@ def as_text(judged: pd.DataFrame) -> list[dict]:
 def as_table(lines: list[dict], name: str, caption: str, said: tuple[str, ...], markdown: tuple[str, ...] = ()) -> Numbered:
     """Such lines as a table without empty columns; the caption tells what all runs were trained on, the rows what else."""
     rows = pd.DataFrame(lines)
-    told = [text.split(", ") for text in rows["trained on"] if text]
-    common = [word for word in told[0] if all(word in words for words in told)] if told else []
-    rows["trained on"] = [", ".join(word for word in text.split(", ") if word not in common) for text in rows["trained on"]]
+    told = [[words.split(", ") for words in text.split("; ")] for text in rows["trained on"]]  # of a row, on each of its data
+    every = [words for row in told for words in row if words != [""]]
+    common = [word for word in every[0] if all(word in words for words in every)] if every else []
+    rows["trained on"] = ["; ".join(", ".join(word for word in words if word not in common) for words in row) for row in told]
     caption += f" In all runs: {', '.join(common)}." if common else ""
     return Numbered(rows.loc[:, (rows != "").any()], name, caption, "claims", markdown, said)
 

@@ -81,7 +81,7 @@ def run(
     """Run what is missing. Finished runs are kept in $ASYM_RUNS (runs/ by default); the same command goes on after a stop."""
     configs, store = _seeds_outermost([cell.config for cell in _cells(question, preset, unverified_data)]), Store()
     try:
-        with _dask(scheduler) if scheduler else nullcontext() as executor:
+        with nullcontext() if scheduler is None else _dask(scheduler) as executor:
             outcome = grid.run(configs, store, jobs=jobs, device=device, budget=budget, executor=executor, stack=stack)
     except KeyboardInterrupt:
         console.print("stopped; finished runs are stored, the same command goes on")
@@ -159,7 +159,8 @@ def publish(question: Question = None, preset: PresetName = "cpu", figures: Path
         found.setdefault(home[record.config.hash], []).append(record)
     if not found:
         raise typer.BadParameter(f"no run of preset {preset} is here: asym run makes them", param_hint="--preset")
-    found.pop(precision.HOME, None)
+    if found.pop(precision.HOME, None) and not found:
+        console.print(f"{figures / precision.HOME / publication.FILE}: has all of them already, by asym precision")
     for name, records in found.items():
         path = figures / name / publication.FILE
         total, new = publication.add(records, path)
@@ -247,8 +248,7 @@ def timings(
     if device != "cpu":
         return _on_gpu(device, json_file)
     report = bench.measure(quick)
-    if json_file:
-        json_file.write_text(json.dumps(report, indent=1) + "\n")
+    _write(report, json_file)
     table = _table("goal", "median", "quartiles", "bound", "rounds", "verdict", title=report["machine"]["processor"])
     for row in report["goals"]:
         found = ("", "") if row["median"] is None else (f"{row['median']:.3g}", f"{row['low']:.3g} to {row['high']:.3g}")
@@ -264,12 +264,17 @@ def timings(
     raise typer.Exit(1 if judged["missed"] else 0)
 
 
+def _write(report: dict, json_file: Path | None) -> None:
+    if json_file:
+        with whole(json_file) as temporary:
+            temporary.write_text(json.dumps(report, indent=1) + "\n")
+
+
 def _on_gpu(device: str, json_file: Path | None) -> None:
     expect_device(device)
     expect("device", device, device.startswith("cuda"), "cpu or a CUDA device")
     report = gpu.report(device)
-    if json_file:
-        json_file.write_text(json.dumps(report, indent=1) + "\n")
+    _write(report, json_file)
     console.print(report["machine"])
     console.print(pd.DataFrame(report["forms"]).to_string(index=False))
 
@@ -298,7 +303,7 @@ def precisions(
     table = _table("cell", "seeds", "fp32", "bf16", "bf16 - fp32", "times as fast", title=f"preset {preset}")
     for row in compared.to_dict("records"):
         numbers = (tables.points(row[name], row[f"{name}_half"]) for name in ("fp32", "bf16", "difference"))
-        table.add_row(f"{row['part']}, {row['network']}", str(row["seeds"]), *numbers, f"{row['speed']:.2f}")
+        table.add_row(f"{row['part']}, {row['network']}", str(row["seeds"]), *numbers, tables.points(row["speed"]))
     console.print(table)
 
 
@@ -343,6 +348,7 @@ def _expect_writable(folder: Path) -> None:
 
 @contextmanager
 def _dask(address: str) -> Iterator[Executor]:
+    expect("scheduler", address, address != "", "a Dask scheduler's address, tcp://host:port")
     try:
         from distributed import Client
 

@@ -1,6 +1,7 @@
 """What a page costs at each preset: time and disk from the runs that there are, memory as measured on one run of each kind."""
 
 import json
+import re
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -38,9 +39,12 @@ def measure(config: Config) -> float:
 
 
 def _peak(config: Config) -> float:
+    grid.perform(config)
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux ru_maxrss is at least what the process that started this one held
+        return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) * 1024 / MEGABYTE
     import resource  # here, because Windows has none, and shows pages all the same
 
-    grid.perform(config)
     told = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return told * (1 if sys.platform == "darwin" else 1024) / MEGABYTE  # bytes on macOS, elsewhere kilobytes
 
@@ -53,10 +57,8 @@ def row(config: Config, memory: float) -> dict:
 def costs(question: str, figures: Path) -> pd.DataFrame:
     """A row a preset: runs, hours of one core (measured where all its runs are published from a
     processor, else estimated in part), memory of one process and disk in MB; NaN where that kind of run was not measured."""
-    published, known = library(figures), _memory(figures / FILE)
-    published = {
-        run: record for run, record in published.items() if grid.ON_GPU not in record.provenance.get("matrix_products", "")
-    }
+    published = {run: record for run, record in library(figures).items() if not grid.in_tf32(record)}
+    known = _memory(figures / FILE)
     records = list(published.values())
     size, rows = _bytes_an_epoch(records), []
     for name in presets.PRESETS:

@@ -1,6 +1,7 @@
 """Tidy tables of runs, and the statistics over seeds."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
@@ -11,6 +12,7 @@ from asym.cells import Cell
 from asym.measures import MEASURES
 from asym.results import COLUMNS, Record
 
+TEST_IMAGES = 10_000  # of each data set
 RUN = ["part", "network", "loss", "activation", "optimizer", "seed"]  # what tells one run of a question from another
 DATA = {  # what a run is trained and tested on: the config's fields, and how they are said
     "dataset": "{}",
@@ -88,6 +90,14 @@ def names(cell: Cell, record: Record) -> dict[str, Any]:
     }
 
 
+def doubt(record: Record) -> float:
+    """By how many points, at most, a run's test accuracy could differ on the published test images, of which some that it was
+    tested on are only stand-ins."""
+    stand_ins = re.search(r"(\d+) test", record.provenance.get("data_note", ""))
+    tested = record.config.test_subset or TEST_IMAGES
+    return 100 * min(int(stand_ins[1]), tested) / tested if stand_ins else 0.0
+
+
 def at_epoch(runs: pd.DataFrame, epoch: int) -> pd.DataFrame:
     """Each run's row at the epoch; a run that diverged before it stands with its last row."""
     there = runs[(runs["epoch"] == epoch) | (runs["diverged"] & (runs["epoch"] < epoch))]
@@ -97,6 +107,15 @@ def at_epoch(runs: pd.DataFrame, epoch: int) -> pd.DataFrame:
 def last_epoch(runs: pd.DataFrame) -> pd.DataFrame:
     """Each run's last row."""
     return runs.loc[runs.groupby(RUN)["epoch"].idxmax().sort_values()] if len(runs) else runs
+
+
+def best(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Of each part and rule the learning rate at which the mean of a column is largest, the mean, and whether the rate is the
+    smallest or the largest tried."""
+    means = rows.groupby(["part", "rule", "lr"], sort=False)[value].mean().reset_index()
+    found = means.loc[means.groupby(["part", "rule"], sort=False)[value].idxmax()]
+    tried = means.groupby("part")["lr"].agg(["min", "max"]).loc[found["part"]].to_numpy()
+    return found.assign(end=[rate in ends for rate, ends in zip(found["lr"], tried, strict=True)])
 
 
 def from_control(runs: pd.DataFrame, rules: Iterable[str]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import os
 import platform
+import re
 import signal
 import subprocess
 import threading
@@ -29,6 +30,7 @@ from asym import data, gemm, kernels, stacked, versions
 from asym.checkpoint import Checkpoint
 from asym.checks import expect, expect_device, is_number, is_whole
 from asym.config import Config
+from asym.frames import TEST_IMAGES
 from asym.holds import ATTEMPTS, PAUSE, Holds, Queue, Task
 from asym.progress import Bar, tell, tell_to
 from asym.results import Record, Store
@@ -37,9 +39,10 @@ from asym.train import History, build, train
 Ended = tuple[Config, Record | BaseException | None]  # a run with its record, its error, or None: another grid has stored it
 
 SUBMITTED = 256  # runs that an executor of the caller's is given at once
-TRAINING_IMAGES, TEST_IMAGES = 50_000, 10_000  # of a whole data set, near enough for an estimate
+TRAINING_IMAGES = 50_000  # of a whole data set, near enough for an estimate
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 ON_GPU = "convolutions in TF32"
+DEVICES = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
 FEW = 10  # a run tells the rate of those on at most so many times its images
 RATE = 6e10  # floating-point operations a second of one core in training, where no stored run tells
 
@@ -82,7 +85,8 @@ def keep_memory() -> None:
 
 
 def perform(config: Config, device: str = "cpu", threads: int | None = 1) -> Record:
-    """Trains one config and returns its record."""
+    """Trains one config and returns its record; from then on this process computes in so many threads (None: in as many as it
+    did)."""
     return perform_task((config,), device, threads)[0]
 
 
@@ -131,6 +135,21 @@ def _made_by(config: Config, device: str) -> dict[str, str | int]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def library() -> str:
+    """The library for matrix products (asym.gemm) that all workers are told, chosen as they compute: in one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return gemm.library()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def in_tf32(record: Record) -> bool:
+    """Whether the run's convolutions were taken in TF32, on a GPU."""
+    return ON_GPU in record.provenance.get("matrix_products", "")
 
 
 def _record(history: History, told: dict[str, str | int | float]) -> Record:
@@ -223,8 +242,9 @@ def run(
     wanted = list(dict.fromkeys(configs))
     there = {config: record for config in wanted if (record := store.load(config)) is not None}
     missing = [config for config in wanted if config not in there]
+    expect("device", device, bool(DEVICES.fullmatch(str(device))), "cpu, or cuda, cuda:1 ... (mps and xpu likewise)")
     if executor is None and missing:
-        expect_device(device)
+        device = str(expect_device(device))
         kernels.untied_from()
     copies = {(config.dataset, config.unverified_data) for config in missing}
     here = {name: data.load(name, unverified=unverified).fingerprint for name, unverified in copies}
@@ -304,7 +324,7 @@ def _drain(
         while len(running) < window and (task := queue.take(running.values())):
             try:
                 keep = queue.store.checkpoint(task[-1]).absolute()  # which goes as the last of them is saved
-                running[pool.submit(perform_task, task, device, 1, gemm.library(), keep)] = task
+                running[pool.submit(perform_task, task, device, 1, library(), keep)] = task
             except BrokenExecutor:
                 queue.put_back([task])
                 raise
@@ -339,7 +359,7 @@ def _processes(jobs: int, teller: Connection | None) -> Iterator[Executor]:
     """
     context = multiprocessing.get_context("spawn")
     lifeline, held = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(jobs, context, _attend, (lifeline, held, gemm.library(), teller))
+    pool = ProcessPoolExecutor(jobs, context, _attend, (lifeline, held, library(), teller))
     with lifeline, held:
         try:
             yield pool

@@ -11,19 +11,19 @@ import pandas as pd
 from IPython.display import HTML
 
 from asym.cells import Cell
-from asym.frames import RUN, names
+from asym.frames import RUN, doubt, names
 from asym.publication import Shown
 from asym.results import Record
 
 Found = list[tuple[Cell, Record]]
 
 
-def summary(shown: Shown) -> dict[str, str]:
-    """Of a page's runs: how many of which preset, data, seeds, device, hours, torch and commit."""
-    records = [record for _, record in shown.found]
+def summary(shown: Shown, plan: Iterable[Cell]) -> dict[str, str]:
+    """Of a page's runs: how many of which preset and of which nets of the plan, data, seeds, device, hours, torch and commit."""
+    records = distinct(shown.found)
     known = [record.provenance for record in records]
     return {
-        "runs": "; ".join(_coverage(shown)),
+        "runs": "; ".join(_coverage(shown, list(plan))),
         "data": ", ".join(sorted({_data(record) for record in records})),
         "seeds": _seeds(records),
         "device": _devices(records),
@@ -48,7 +48,7 @@ def told(found: Found, shown: Shown) -> list[str]:
     """How many runs of which preset stand behind a figure, their seeds, minutes and device."""
     if not found:
         return ["computed while the page is made"]
-    records = list({record.config.hash: record for _, record in found}.values())
+    records = distinct(found)
     levels = dict.fromkeys(shown.level(cell) for cell, _ in found)
     minutes = sum(record.provenance["seconds"] for record in records) / 60
     return [
@@ -57,6 +57,11 @@ def told(found: Found, shown: Shown) -> list[str]:
         f"{minutes:.0f} minutes",
         _devices(records),
     ]
+
+
+def distinct(found: Found) -> list[Record]:
+    """Each run once, however many cells show it."""
+    return list({record.config.hash: record for _, record in found}.values())
 
 
 def origin(
@@ -92,27 +97,29 @@ def _key(cell: Cell, record: Record, told: list[str]) -> tuple:
     return tuple(known[name] for name in told)
 
 
-def _coverage(shown: Shown) -> list[str]:
-    """Of each part: which presets are shown, how many of their runs there are, and these runs' epochs."""
+def _coverage(shown: Shown, plan: list[Cell]) -> list[str]:
+    """Of each part: which presets are shown, how many of their runs there are, these runs' epochs, and their nets where not all
+    nets of the plan are asked for."""
     told = []
     for part, of_part in shown.levels.items():
-        asked = [(shown.level(cell), cell) for cell in shown.cells if cell.part == part]
-        spans = [
-            _span(level, shown, part, sum(name == level for name, _ in asked)) for level in dict.fromkeys(n for n, _ in asked)
-        ]
+        asked = [cell for cell in shown.cells if cell.part == part]
+        levels = dict.fromkeys(map(shown.level, asked))
+        planned = {cell.network for cell in plan if cell.part == part}
+        some = len(levels) == 1 and planned > {cell.network for cell in asked}
+        spans = [_span(level, shown, part, some or level != of_part) for level in levels]
         told.append(f"{part}: {'; '.join(spans)}" if of_part else f"{part}: not run")
     return told
 
 
-def _span(level: str, shown: Shown, part: str, asked: int) -> str:
+def _span(level: str, shown: Shown, part: str, some: bool) -> str:
+    """some: of single nets alone, which it names."""
+    asked = [cell for cell in shown.cells if cell.part == part and shown.level(cell) == level]
     found = [record for cell, record in shown.found if cell.part == part and shown.level(cell) == level]
     epochs = sorted({record.config.epochs for record in found})
     span = f", {' to '.join(map(str, dict.fromkeys((epochs[0], epochs[-1]))))} epochs" if epochs else ""
     half = ", in bf16" if any(record.config.precision == "bf16" for record in found) else ""
-    some = level != shown.levels[part]  # of single nets alone
-    nets = dict.fromkeys(cell.network for cell in shown.cells if some and cell.part == part and shown.level(cell) == level)
-    of = f" of {', '.join(nets)}" if nets else ""
-    return f"{level}, {len(found)} of {asked} runs{of}{span}{half}"
+    of = f" of {', '.join(dict.fromkeys(cell.network for cell in asked))}" if some else ""
+    return f"{level}, {len(found)} of {len(asked)} runs{of}{span}{half}"
 
 
 def _seeds(records: Iterable[Record]) -> str:
@@ -132,11 +139,11 @@ def _data(record: Record) -> str:
     limits = ((config.subset, "first {} training images"), (config.test_subset, "first {} test images"))
     some = ", ".join(words.format(count) for count, words in limits if count)
     name = f"{config.dataset} ({some})" if some else config.dataset
-    stand_ins = re.search(r"(\d+) test", note)
+    moved = doubt(record)
     bound = (
-        f": as test images they can move a score by at most {int(stand_ins[1]) / 100:.2f} points, as training images they change "
-        "the nets by an unknown amount"
-        if stand_ins
+        f": as test images they can move a score by at most {moved:.2f} points, as training images they change the nets by an "
+        "unknown amount"
+        if moved
         else ""
     )
     return f"{name} with {note}{bound}" if note else name

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from asym.cells import ALONE, Cell
-from asym.frames import frame, layer_frame, named
+from asym.frames import doubt, frame, layer_frame, named
 from asym.results import Record
 from asym.soundness import SPLIT_COLUMN
 
@@ -58,12 +58,13 @@ class Horizon(NamedTuple):
 
 class Value(NamedTuple):
     """A seed's number, whether its runs are whole (of the planned data, and trained to the epoch that is asked for), their data
-    and the epochs at which they are read, in words."""
+    and the epochs at which they are read, in words, and by how much stand-ins among the test images can move it."""
 
     value: float
     whole: bool
     data: str
     epochs: str
+    doubt: float = 0.0
 
 
 Values = dict[int, Value]  # by seed
@@ -108,7 +109,7 @@ class Quantity:
 
 def _minus(a: Value, b: Value) -> Value:
     epochs = a.epochs if a.epochs == b.epochs else f"{a.epochs} and {b.epochs}"
-    return Value(a.value - b.value, a.whole and b.whole, a.data, epochs)
+    return Value(a.value - b.value, a.whole and b.whole, a.data, epochs, a.doubt + b.doubt)
 
 
 def accuracy(part: str, network: str, *, epoch: int | None = None, column: str = "test_accuracy", **fields: str) -> Quantity:
@@ -208,7 +209,8 @@ def _read(
             number = math.nan if row is None else _number(record, row, column, layer)
             if not math.isnan(number):
                 whole = told["as_planned"] and (row["epoch"] >= asked or record.diverged)
-                yield told["seed"], Value(scale * number, whole, told["data"], str(when))
+                moved = doubt(record) if column == "test_accuracy" else 0.0
+                yield told["seed"], Value(scale * number, whole, told["data"], str(when), moved)
 
     def at(evidence: Evidence, when: int) -> Values:
         found = list(read(evidence, when))

@@ -15,6 +15,8 @@ ORIGINAL = Path(__file__).parent / "original" / "results.csv"
 OTHER_DATA = "other data"
 CELL = ["network", "activation", "loss", "optimizer"]
 COMPATIBLE, DIFFERS = "compatible", "differs"
+FEWER_EPOCHS, FEW_SEEDS = "fewer epochs", "fewer than 3 seeds"
+MARKS = {OTHER_DATA: "†", FEWER_EPOCHS: "†", FEW_SEEDS: "*"}
 
 
 def original(part: str | None = None) -> pd.DataFrame:
@@ -56,13 +58,13 @@ def beside_original(cells: Iterable[Cell], found: Iterable[tuple[Cell, Record]])
         if row["seeds"] and not mine["as_planned"].all():
             row["verdict"] = OTHER_DATA
         elif row["seeds"] and epoch < asked:
-            row["verdict"] = "fewer epochs"
+            row["verdict"] = FEWER_EPOCHS
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as it is shown: accuracies in %, our mean with its 95 % interval, a note where our runs are shorter."""
+    """The table as it is shown: accuracies in %, our mean with its 95 % interval and mark, a note where our runs are shorter."""
     return pd.DataFrame([_as_text(entry) for entry in table.to_dict("records")])
 
 
@@ -88,7 +90,7 @@ def _as_text(entry: dict) -> dict:
         "loss": entry["loss"],
         "epochs": epochs + (f" (ours {entry['epochs_run']})" if other else ""),
         "original": f"{entry['original']:.2f}",
-        "ours": points(entry["ours"], telling(entry["half_width"])),
+        "ours": points(entry["ours"], telling(entry["half_width"])) + MARKS.get(entry["verdict"], ""),
         "difference": f"{entry['difference']:+.2f}" if entry["seeds"] and entry["verdict"] != OTHER_DATA else "",
         "seeds": entry["seeds"],
         "diverged": entry["diverged"],
@@ -116,5 +118,5 @@ def _ours(values: pd.DataFrame, printed: float) -> dict:
         "difference": mean - printed,
         "seeds": seeds,
         "diverged": int(values["diverged"].sum()),
-        "verdict": "fewer than 3 seeds" if seeds < 3 else COMPATIBLE if compatible else DIFFERS,
+        "verdict": FEW_SEEDS if seeds < 3 else COMPATIBLE if compatible else DIFFERS,
     }

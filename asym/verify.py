@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from asym import claims, grid
+from asym.atomic import whole
 from asym.presets import load
 from asym.publication import library, shown
 from asym.quantities import Evidence
@@ -28,6 +29,7 @@ OTHERS = (
     "answers",
     "least",
     "most",
+    "clearance",
     "tolerance",
 )  # beside what is always compared
 
@@ -40,10 +42,10 @@ def derive(question: str, figures: Path, level: str = "") -> pd.DataFrame:
 
 def write(question: str, figures: Path, output: Path) -> pd.DataFrame:
     """Writes both registers of a question, and returns the first."""
-    output.mkdir(parents=True, exist_ok=True)
     derived = {level: derive(question, figures, level) for level in REGISTERS}
     for level, name in REGISTERS.items():
-        derived[level].to_csv(output / name, index=False, float_format=PRECISION)
+        with whole(output / name) as part:
+            derived[level].to_csv(part, index=False, float_format=PRECISION)
     return derived[""]
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import torch
 from made import record as made_up
 from typer.testing import CliRunner
 
-from asym import bench, cli, nets, presets, versions
+from asym import bench, cli, grid, nets, presets, versions
 from asym.bench import forms, goals, gpu, page, peers, precision, roofline
 from asym.bench.goals import MET, MISSED, UNMEASURED, Goal
 from asym.config import Config
@@ -51,7 +53,9 @@ def test_operations_and_traffic_of_a_known_net():
     weights = [a * b for a, b in zip(widths, widths[1:], strict=False)]
     activations = 3072 + 2 * sum(peers.HIDDEN) + 10  # the flattened image, each layer before and after relu
     assert roofline.traffic(trainer) == 40 * sum(weights) + 16 * 7 * activations
-    assert roofline.operations(trainer) == 7 * 2 * (3 * sum(weights) - weights[0])
+    for _ in range(2):
+        assert roofline.operations(trainer) == 7 * 2 * (3 * sum(weights) - weights[0])
+    assert {weight.dtype for weight in trainer.weights} == {torch.float32} and trainer.weights[0].grad is None
 
 
 def test_the_peers_nets_are_ours():
@@ -102,6 +106,38 @@ def test_a_peer_that_fails_is_told_and_leaves_the_others(monkeypatch):
         taken = bench._in_turn(pools, ["absent", "memory copy"], 2, problems, bar)
     assert problems.keys() == {"absent"} and len(taken["memory copy"]) == 2 and "absent" not in taken
     assert all(seconds > 0 for seconds in taken["memory copy"])
+
+
+def test_a_peer_that_ends_its_process_or_fails_in_a_round_leaves_the_next_group(monkeypatch):
+    """Of its own group the forms of that process are not timed."""
+    monkeypatch.setitem(forms.FORMS, "ends", ("theirs", None))
+    monkeypatch.setitem(forms.FORMS, "fails", ("ours", None))
+    with bench._pools() as pools, bench.tqdm(disable=True) as bar:
+        problems, copy = {}, "memory copy"
+        monkeypatch.setattr(bench, "_time", _ending)
+        monkeypatch.setattr(bench, "_prepare", _ready)
+        taken = bench._in_turn(pools, ["ends", "fails", copy], 2, problems, bar)
+        assert "BrokenProcessPool" in problems["ends"] and "ZeroDivisionError" in problems["fails"]
+        assert not {"ends", "fails"} & taken.keys()
+        assert bench._in_turn(pools, [copy], 2, {}, bar)[copy] == [1.0, 1.0]
+
+
+def _ready(form):
+    pass
+
+
+def _ending(form):
+    return {"ends": lambda: os._exit(1), "fails": lambda: 1 / 0}.get(form, lambda: 1.0)()
+
+
+def test_a_form_of_several_groups_is_told_by_the_one_with_most_rounds(monkeypatch):
+    monkeypatch.setattr(bench, "QUICK", {"ceilings": 3, "poggio": 1, "overhead": 0})
+    times = {3: 1.0, 1: 9.0}  # by rounds
+    monkeypatch.setattr(bench, "_pools", lambda: nullcontext({}))
+    monkeypatch.setattr(bench, "_in_turn", lambda pools, forms, rounds, *_: {form: [times[rounds]] * rounds for form in forms})
+    monkeypatch.setattr(bench, "_point", lambda net, seconds: {})
+    timed = bench.measure(quick=True)["forms"][bench.PRODUCTS["fp32"][0]]
+    assert timed == {"group": "ceilings", "seconds": 1.0, "rounds": 3}
 
 
 @pytest.fixture(autouse=True)
@@ -161,6 +197,18 @@ def test_precisions_are_compared_by_seed(monkeypatch, tmp_path):
     assert told["diverged"].tolist() == [1, 0, 0] and (told["speed"] == compared["speed"]).all()
 
 
+def test_precisions_are_compared_on_one_copy_of_the_data_and_timed_on_one_machine():
+    asked = precision.wanted(presets.load("cpu"))
+    records = {cell.config.hash: made_up(cell.config) for cell in asked}
+    halves = [records[cell.config.hash] for cell in asked if cell.config.precision == "bf16"]
+    for half in halves:
+        half.provenance["device"] = "another"
+    compared = precision.compare(asked, records)
+    assert (compared["seeds"] == 3).all() and compared["speed"].isna().all()
+    halves[0].provenance["data_fingerprint"] = "f" * 64
+    assert sorted(precision.compare(asked, records)["seeds"]) == [2, 3, 3]
+
+
 def test_twins_of_two_precisions_are_read_at_the_last_epoch_of_both():
     """The longest twin in fp32, of the same copy of the data; what differs in anything else is none."""
     made = lambda reached, **fields: made_up(replace(HALF, **fields), reached)
@@ -175,6 +223,9 @@ def test_twins_of_two_precisions_are_read_at_the_last_epoch_of_both():
     clipped = precision.pairs([made(0.5, clip_value=0.1), made(0.5, clip_value=0.1, precision="fp32", epochs=4)])
     assert clipped["clipped"].tolist() == [True] and clipped["epoch"].tolist() == [1]
     assert precision.pairs([half]).empty
+    on_gpu = made(0.2, precision="fp32", epochs=9)
+    on_gpu.provenance["matrix_products"] = f"stock, {grid.ON_GPU}"  # which is not fp32
+    assert precision.pairs([half, on_gpu]).empty
 
 
 def test_the_precision_command_trains_publishes_and_prints(monkeypatch, tmp_path):

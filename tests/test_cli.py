@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from importlib import metadata
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -74,6 +75,10 @@ def test_help_names_every_command():
         (["run", "dense", "--jobs", "two"], "'--jobs'"),
         (["run", "dense", "--budget", "-1"], "'--budget'"),
         (["run", "dense", "--preset", "smoke", "--scheduler", "nowhere"], "scheduler nowhere"),
+        (
+            ["run", "dense", "--preset", "smoke", "--scheduler", ""],
+            "scheduler must be a Dask scheduler's address, tcp://host:port",
+        ),
         (["run", "dense", "--epochs", "3"], "No such option"),
         (["train"], "No such command"),
         (["table"], "Missing argument"),
@@ -337,6 +342,9 @@ def test_the_runs_of_asym_precision_are_published_by_it_alone(tmp_path):
     assert asym("publish", "dense", "--preset", "bf16", "--figures", str(tmp_path))[0] == 0
     assert {run.config for run in published(tmp_path / "dense" / publication.FILE)} == {other}
     assert {run.config for run in published(path)} == {one}
+    store.path(other).unlink()
+    code, out, _ = asym("publish", "dense", "--preset", "bf16", "--figures", str(tmp_path))
+    assert code == 0 and f"{path}: has all of them already" in out
 
 
 def test_publishing_nothing_writes_nothing(tmp_path):
@@ -406,6 +414,7 @@ def test_memory_stores_a_line_for_each_kind_of_run(monkeypatch, tmp_path):
     assert set(stored.loc[stored["net"] == "dense", "memory"]) == {100} and set(stored["memory"]) == {100, 200}
     wanted = {cost._kind(cell.config) for name in presets.PRESETS for q in QUESTIONS for cell in cells(q, load(name))}
     assert {tuple(entry[name] for name in cost.KIND) for entry in stored.to_dict("records")} == wanted
+    assert set(cost._memory(Path("figures") / cost.FILE)) == wanted  # what the book shows was measured of these presets
 
 
 def test_a_pipe_gets_whole_lines():

@@ -225,11 +225,31 @@ def test_a_data_set_that_is_missing_is_told_before_any_run(store, monkeypatch, t
     assert counting.asked == [] and files(store) == [f"{GRID[0].hash}.json"]
 
 
-@pytest.mark.parametrize("device", ["nowhere", "cuda:99", "meta?"])
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99", "cuda:", "meta", "meta?", "hpu", "cpu:x"])
 def test_a_device_that_is_not_here_is_told_before_any_run(store, device):
-    with pytest.raises(ValueError, match=f"device must be one that torch has here; got '{re.escape(device)}'"):
+    allowed = "one that torch has here" if device == "cuda:99" else "cpu, or cuda, cuda:1 ... (mps and xpu likewise)"
+    with pytest.raises(ValueError, match=f"device must be {re.escape(allowed)}; got '{re.escape(device)}'"):
         grid.run(GRID, store, device=device)
     assert not store.folder.exists() and not workers()
+
+
+def test_the_processor_is_the_processor_by_whatever_number(store, monkeypatch):
+    """What torch calls cpu:0 multiplies by the same library, in as many processes."""
+    asked = []
+    monkeypatch.setattr(grid, "perform_task", lambda task, device, *_: asked.append(device) or [made_up(c) for c in task])
+    monkeypatch.setattr(grid, "_processes", lambda jobs, teller: asked.append(jobs) or ThreadPoolExecutor(jobs))
+    grid.run(GRID[:1], store, device="cpu:0")
+    assert asked == [grid.cores(), "cpu"]
+
+
+def test_workers_are_told_the_library_of_their_one_thread(monkeypatch):
+    monkeypatch.setattr(grid.gemm, "library", lambda: f"of {torch.get_num_threads()}")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert grid.library() == "of 1" and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +273,7 @@ def test_a_gpu_gets_one_process_unless_more_are_asked_for(store, monkeypatch, de
             yield pool
 
     monkeypatch.setattr(grid, "_processes", threads)
-    monkeypatch.setattr(grid, "expect_device", lambda device: None)
+    monkeypatch.setattr(grid, "expect_device", lambda device: device)
     monkeypatch.setattr(grid, "perform_task", lambda task, *_: [made_up(config) for config in task])
     grid.run(GRID, store, jobs=jobs, device=device)
     assert asked == [processes]

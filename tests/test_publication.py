@@ -200,7 +200,7 @@ def test_single_nets_are_shown_at_the_larger_level_that_trained_them_for_longer_
     assert levels == {(n, *(("paper", 300) if n == "PGR1" else ("cpu", 5))) for n in ("PG0", "PGR1", "PGR2", "PGR1-U", "PGR2-U")}
     assert [cell.config.seed for cell, _ in there.found if there.level(cell) == "paper"] == [0]  # the others are a gap
     assert sum(there.level(cell) == "paper" for cell in there.cells) == 3
-    told = [line for line in provenance._coverage(there) if line.startswith("table 6:")]
+    told = [line for line in provenance._coverage(there, find("conv_dense_head").cells) if line.startswith("table 6:")]
     assert told == ["table 6: cpu, 12 of 12 runs, 5 epochs; paper, 1 of 3 runs of PGR1, 300 epochs"]
     quick = shown("conv_dense_head", records("conv_dense_head", "quick") | longer)  # of other data: not to be compared
     assert {quick.level(cell) for cell in quick.cells if cell.part == "table 6"} == {"quick"} and not quick.longer

@@ -148,6 +148,16 @@ def test_a_quantity_tells_data_and_epochs():
     assert read(accuracy("a", "DSR1") - accuracy("a", "DS0", epoch=1)) == [f"{last} and 1"]
 
 
+def test_a_difference_is_moved_by_the_stand_ins_of_all_that_it_reads():
+    found = [run(network) for network in ("DS0", "DSR1", "DSR2")]
+    found[0][1].provenance["data_note"] = found[1][1].provenance["data_note"] = "3 stand-in images (1 train, 2 test)"
+    moved = lambda quantity: [*told("doubt", quantity, *found).values()]
+    control, one, two = (accuracy("a", network) for network in ("DS0", "DSR1", "DSR2"))
+    assert moved(control) == moved(two - control) == [pytest.approx(0.02)] and moved(two) == [0]
+    assert moved(one - control) == [pytest.approx(0.04)] and moved((one - control) - (two - control)) == [pytest.approx(0.06)]
+    assert moved(level("a", "DS0")) == [] and moved(measure("weight_angle", "a", "DS0", 1)) == [0]
+
+
 def test_a_run_that_diverged_is_paired_like_any_other():
     found = [run("DSR1", made={"diverged_at": 1}), run("DS0", 0.5)]
     assert values(accuracy("a", "DSR1") - accuracy("a", "DS0"), *found) == {0: -40}

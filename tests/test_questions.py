@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from asym import claims, data, overview, train
+from asym import claims, data, frames, overview, train
 from asym.cells import LAYERS, rules_of
 from asym.config import Config
 from asym.presets import PRESETS, load
-from asym.publication import library
-from asym.quantities import Quantity
+from asym.publication import library, shown
+from asym.quantities import Evidence, Quantity, accuracy, chosen
 from asym.questions import QUESTIONS, beat_bp, cells, clipping, find, literature
 from asym.questions.depth import SWEEP_DEPTHS, SWEEP_RULES
 from asym.rules import RULES
@@ -361,6 +361,17 @@ def test_every_quick_run_is_published():
         (q, cell.part, cell.network) for q in QUESTIONS for cell in cells(q, load("quick")) if cell.config.hash not in there
     ]
     assert not missing
+
+
+def test_the_rates_that_a_page_shows_are_those_that_its_claims_read():
+    evidence = Evidence(shown("beat_bp", library(Path("figures"))).found)
+    trials = frames.last_epoch(evidence.runs[evidence.runs["part"].isin(beat_bp.MODERN)])
+    rows = frames.best(trials, "validation_accuracy").to_dict("records")
+    assert [row["rule"] for row in rows if row["part"] == "modern, dense"] == list(beat_bp.TRIED)
+    values = lambda quantity: {seed: value.value for seed, value in quantity.of(evidence).items()}
+    for row in rows:
+        claimed = chosen(row["part"], [beat_bp.candidate(row["rule"], rate) for rate in beat_bp.RATES])
+        assert values(claimed) == values(accuracy(row["part"], beat_bp.candidate(row["rule"], row["lr"])))
 
 
 def test_the_nine_verdicts_leave_out_what_the_original_did_not_ask(tmp_path):

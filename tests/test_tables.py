@@ -9,7 +9,7 @@ import pytest
 from made import record
 from scipy import stats
 
-from asym import claims, plots, tables
+from asym import claims, frames, plots, tables
 from asym.cells import cell, table
 from asym.claims import Claim
 from asym.frames import at_epoch, beside_unclipped, frame, from_control, interval, last_epoch, layer_frame
@@ -89,8 +89,12 @@ def test_agreement_is_the_range_of_one_further_seed():
 def test_there_is_a_verdict_only_on_three_seeds_of_the_planned_data_and_epochs(dense):
     wanted, found = dense
     judge = lambda found, wanted=wanted: set(tables.beside_original(wanted, found)["verdict"])
-    assert judge(found) == {"compatible", "differs"} and judge([]) == {"not run"}
-    assert judge([pair for pair in found if pair[0].config.seed < 2]) == {"fewer than 3 seeds"}
+    marks = lambda found, wanted=wanted: {
+        text.lstrip("-0123456789. ±") for text in tables.as_text(tables.beside_original(wanted, found))["ours"]
+    }
+    assert judge(found) == {"compatible", "differs"} and judge([]) == {"not run"} and marks(found) == marks([]) == {""}
+    two = [pair for pair in found if pair[0].config.seed < 2]
+    assert judge(two) == {"fewer than 3 seeds"} and marks(two) == {"*"}
     for overrides, verdict in (
         ({"epochs": 99}, "fewer epochs"),
         ({"subset": 5000}, "other data"),
@@ -100,7 +104,7 @@ def test_there_is_a_verdict_only_on_three_seeds_of_the_planned_data_and_epochs(d
         ({"seeds": [0], "epochs": 3}, "fewer epochs"),
     ):
         smaller, theirs = made("table 2", question="dense", **overrides)
-        assert judge(theirs, smaller) == {verdict}, overrides
+        assert judge(theirs, smaller) == {verdict} and marks(theirs, smaller) == {"†"}, overrides
 
 
 def test_missing_runs_leave_their_rows_empty(dense):
@@ -149,7 +153,7 @@ def test_the_table_as_text(dense):
     ours = {"ours": "51.00 ± 2.48", "difference": "+0.94", "seeds": 3, "diverged": 0, "verdict": "compatible"}
     assert rows.iloc[0].to_dict() == first | ours
     short = tables.as_text(tables.beside_original(*made("table 2", question="dense", epochs=4, seeds=[0])))
-    assert short.iloc[0][["epochs", "ours", "verdict"]].tolist() == ["100 (ours 4)", "40.00", "fewer epochs"]
+    assert short.iloc[0][["epochs", "ours", "verdict"]].tolist() == ["100 (ours 4)", "40.00†", "fewer epochs"]
     wanted, _ = made("table 7", question="conv_dense_head")
     none = tables.as_text(tables.beside_original(wanted, [])).iloc[0]
     assert none[["epochs", "ours", "difference", "seeds"]].tolist() == ["not printed", "", "", 0]
@@ -226,6 +230,17 @@ def test_clipped_nets_stand_beside_the_same_nets_without_at_their_epoch():
     assert beside_unclipped(frame([(wanted[0], record(wanted[0].config))])).empty
 
 
+def test_the_best_rate_of_each_rule_is_that_of_the_best_mean():
+    rows = [("a", "fa", rate, 10 * rate + seed) for rate in (1, 2, 3) for seed in (0, 4)]
+    rows += [("a", "bp", 1, 0.0), ("a", "bp", 2, 9.0), ("a", "bp", 2, 1.0), ("a", "bp", 3, 4.9), ("b", "bp", 7, 1.0)]
+    best = frames.best(pd.DataFrame(rows, columns=["part", "rule", "lr", "accuracy"]), "accuracy")
+    assert best[["part", "rule", "lr", "accuracy", "end"]].values.tolist() == [
+        ["a", "fa", 3, 32, True],
+        ["a", "bp", 2, 5, False],
+        ["b", "bp", 7, 1, True],
+    ]
+
+
 # --- claims ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -265,6 +280,26 @@ def test_the_whole_interval_decides(values, bounds, verdict):
     assert (row["verdict"], row["seeds"], row["as_planned"]) == (verdict, len(values), len(values) > 2)
     assert math.isnan(row["value"]) if not values else row["value"] == pytest.approx(sum(values) / len(values))
     assert row["tolerance"] == claims.RERUN["points"]
+
+
+@pytest.mark.parametrize(
+    "bounds, clear",
+    [
+        ({"least": 8.4}, claims.HOLDS),
+        ({"most": 13.6}, claims.HOLDS),
+        ({"least": 13.6}, claims.CONTRADICTED),
+        ({"most": 8.4}, claims.CONTRADICTED),
+    ],
+)
+def test_what_stand_ins_can_move_settles_nothing(bounds, clear):
+    """Means of 11, half-width 2.484: 0.1 points from each bound, where 20 of the test images may be worth 0.2."""
+    found = [(cell("a", "DSR1", seed=seed), value / 100) for seed, value in enumerate((10, 11, 12))]
+    runs = [(c, record(c.config, value)) for c, value in found]
+    judge = lambda: Claim(id="x", sentence="X.", quantity=accuracy("a", "DSR1"), **bounds).derive(Evidence(runs))
+    assert (judge()["verdict"], judge()["clearance"]) == (clear, 0)
+    for _, run in runs:
+        run.provenance["data_note"] = "92 stand-in images (72 train, 20 test)"
+    assert (judge()["verdict"], judge()["clearance"]) == (claims.OPEN, pytest.approx(0.2))
 
 
 def test_claims_need_seeds_epochs_and_the_planned_data(dense):

@@ -96,6 +96,7 @@ def test_whatever_is_changed_in_a_register_is_found_and_named(figures):
         "dense-one-hinge": ("least", -4),
         "dense-two-hinge": ("most", "inf"),
         "dense-shared-hinge": ("tolerance", 50),
+        "dense-DSR2-U-hinge": ("clearance", 0.1),
         "dense-DS0-ce": ("verdict", "holds"),
         "dense-DSR1-ce": ("sentence", "Random feedback costs nothing."),
         "dense-DSR2-ce": ("computed_from", "test_accuracy(table 2, DS0, ce, epoch 100)"),

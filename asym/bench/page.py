@@ -121,7 +121,7 @@ def show_precision(figures: Path, preset: str = "cpu") -> Numbered | Markdown:
             "bf16": tables.points(row["bf16"], row["bf16_half"]),
             "bf16 minus fp32": tables.points(row["difference"], row["difference_half"]),
             "diverged": row["diverged"],
-            "times as fast": f"{row['speed']:.2f}",
+            "times as fast": tables.points(row["speed"]),
         }
         for row in compared.to_dict("records")
     ]

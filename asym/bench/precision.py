@@ -1,5 +1,6 @@
 """Does a run in bf16 end where it ends in fp32? Three cells, one of them unstable, in both precisions from the same seeds."""
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import replace
@@ -44,23 +45,30 @@ def run(preset: presets.Preset, figures: Path, store: Store, *, jobs: int | None
 
 def compare(asked: list[Cell], records: dict[str, Record]) -> pd.DataFrame:
     """A row a cell: its test accuracy (%) in either precision, bf16 minus fp32 paired by seed, with 95 % t intervals over the
-    seeds that have both; and how many times as fast bf16 is by the seconds an epoch takes. Empty without such seeds."""
+    seeds that have both on the same copy of the data; and how many times as fast bf16 is by the seconds an epoch takes, of pairs
+    from one kind of processor and number of threads (NaN without). Empty without such seeds."""
     rows = []
     for part, network in dict.fromkeys((cell.part, cell.network) for cell in asked):
         mine = [cell.config for cell in asked if (cell.part, cell.network) == (part, network) and cell.config.precision == "fp32"]
         twins = [(config.hash, replace(config, precision="bf16").hash) for config in mine]
         pairs = [(records[a], records[b]) for a, b in twins if a in records and b in records]
+        pairs = [pair for pair in pairs if _alike(pair, "data_fingerprint")]
         if not pairs:
             continue
         accuracy = pd.DataFrame([[100 * r.epochs[-1]["test_accuracy"] for r in pair] for pair in pairs], columns=["fp32", "bf16"])
         accuracy["difference"] = accuracy["bf16"] - accuracy["fp32"]
-        spans = pd.DataFrame([[_span(record) for record in pair] for pair in pairs])
+        speeds = [_span(full) / _span(half) for full, half in pairs if _alike((full, half), "device", "threads")]
         row = {"part": part, "network": network, "epochs": mine[0].epochs, "dataset": mine[0].dataset, "seeds": len(pairs)}
         for name, values in accuracy.items():
             row[name], row[f"{name}_half"] = interval(values)
         row["diverged"] = sum(record.diverged for pair in pairs for record in pair)
-        rows.append(row | {"speed": float((spans[0] / spans[1]).median())})
+        rows.append(row | {"speed": float(pd.Series(speeds, dtype=float).median())})
     return pd.DataFrame(rows)
+
+
+def _alike(pair: tuple[Record, Record], *names: str) -> bool:
+    """Whether both were made from, or by, the same."""
+    return all(pair[0].provenance.get(name) == pair[1].provenance.get(name) for name in names)
 
 
 def _span(record: Record) -> float:
@@ -70,11 +78,11 @@ def _span(record: Record) -> float:
 
 
 def pairs(records: Iterable[Record]) -> pd.DataFrame:
-    """A row for each run in bf16 that has a twin in fp32, of the same copy of the data and of any length (the longest): its net,
-    whether its gradients are clipped, its seed, the last epoch that both have, the test accuracy (%) of either there, and that of
-    the one in fp32 an epoch before."""
+    """A row for each run in bf16 that has a twin in fp32 (not in TF32), of the same copy of the data and of any length (the
+    longest): its net, whether its gradients are clipped, its seed, the last epoch that both have, the test accuracy (%) of either
+    there, and that of the one in fp32 an epoch before."""
     twins: dict[tuple, Record] = {}
-    for record in sorted(records, key=lambda record: record.config.epochs):
+    for record in sorted(itertools.filterfalse(grid.in_tf32, records), key=lambda record: record.config.epochs):
         twins[_but_for_length(record)] = record
     rows = []
     for (config, data), record in twins.items():

@@ -1,5 +1,7 @@
 """What a training step must compute and move at the least: where it lies under the machine's roof."""
 
+from copy import deepcopy
+
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -13,7 +15,7 @@ def operations(trainer: Trainer) -> int:
     """Floating-point operations of one step: y, dW, and dx but of the first layer."""
     images = trainer.dataset.standardise(trainer.dataset.train_images[:1]).double()
     with FlopCounterMode(display=False) as counter:  # in float64, for in fp32 oneDNN may do what is not counted
-        trainer.net.double()(images).sum().backward()
+        deepcopy(trainer.net).double()(images).sum().backward()
     return counter.get_total_flops() * trainer.config.batch
 
 

@@ -70,11 +70,12 @@ def claims() -> Iterator[Claim]:
             quantity=overfit(part, "PG-Untie") - overfit("controls", "PG0", **tied),
             least=0,
         )
-        yield Claim(
-            id=f"untied-start-{activation}",
-            sentence=f"With {activation}, a start from tied kernels, not independent ones, changes the untied net by this much.",
-            quantity=accuracy("controls", "PG-Untie, tied start", activation=activation) - accuracy(part, "PG-Untie"),
-        )
+        for network, slug in (("PG-Untie", ""), ("PG-Untie-R2", "R2-")):
+            yield Claim(
+                id=f"untied-start-{slug}{activation}",
+                sentence=f"With {activation}, a start from tied kernels, not independent ones, changes {network} by this much.",
+                quantity=accuracy("controls", f"{network}, tied start", activation=activation) - accuracy(part, network),
+            )
         for network in NETWORKS[1:]:
             yield Claim(
                 id=f"untied-{activation}-{network.removeprefix('PG-Untie-')}",
