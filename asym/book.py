@@ -35,8 +35,8 @@ MARKED = (
     "planned data and epochs. An interval as wide as its quantity's whole scale is left out."
 )
 CHOSEN = (
-    "The learning rate that each rule is shown at, its mean validation accuracy over the seeds, and whether the rate is the "
-    "smallest or the largest of those tried, so that a better one may lie outside."
+    "The learning rate that each rule is shown at, its mean validation accuracy, and whether the rate is the smallest or the "
+    "largest of those tried, so that a better one may lie outside."
 )
 SETTABLE = "What papermill can set in this page: `-p NAME VALUE` for words and whole numbers, `-y 'NAME: VALUE'` for lists."
 PARAMETERS = ("preset", "dataset", "subset", "epochs", "seeds", "unverified_data", "device", "jobs", "shown")
@@ -154,11 +154,12 @@ class Page:
                 "rule": entry["rule"],
                 "learning rate": f"{entry['lr']:g}",
                 "validation accuracy (%)": tables.points(entry["accuracy"]),
+                "seeds": entry["seeds"],
                 "at an end": "yes" if entry["end"] else "",
             }
             for entry in frames.best(trials, "accuracy").to_dict("records")
         ]
-        return Numbered(pd.DataFrame(rows), label(self.question, "chosen"), CHOSEN, "chosen", said=("part",))
+        return Numbered(pd.DataFrame(rows), label(self.question, "chosen"), CHOSEN, "chosen", said=("part", "seeds"))
 
     def show_own(self) -> Numbered | Markdown:
         """The same with the runs of the page's own preset, where it trained some."""

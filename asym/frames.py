@@ -110,9 +110,9 @@ def last_epoch(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def best(rows: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Of each part and rule the learning rate at which the mean of a column is largest, the mean, and whether the rate is the
-    smallest or the largest tried."""
-    means = rows.groupby(["part", "rule", "lr"], sort=False)[value].mean().reset_index()
+    """Of each part and rule the learning rate at which the mean of a column over seeds is largest, the mean, of how many seeds,
+    and whether the rate is the smallest or the largest tried."""
+    means = rows.groupby(["part", "rule", "lr"], sort=False)[value].agg(**{value: "mean", "seeds": "count"}).reset_index()
     found = means.loc[means.groupby(["part", "rule"], sort=False)[value].idxmax()]
     tried = means.groupby("part")["lr"].agg(["min", "max"]).loc[found["part"]].to_numpy()
     return found.assign(end=[rate in ends for rate, ends in zip(found["lr"], tried, strict=True)])

@@ -234,10 +234,10 @@ def test_the_best_rate_of_each_rule_is_that_of_the_best_mean():
     rows = [("a", "fa", rate, 10 * rate + seed) for rate in (1, 2, 3) for seed in (0, 4)]
     rows += [("a", "bp", 1, 0.0), ("a", "bp", 2, 9.0), ("a", "bp", 2, 1.0), ("a", "bp", 3, 4.9), ("b", "bp", 7, 1.0)]
     best = frames.best(pd.DataFrame(rows, columns=["part", "rule", "lr", "accuracy"]), "accuracy")
-    assert best[["part", "rule", "lr", "accuracy", "end"]].values.tolist() == [
-        ["a", "fa", 3, 32, True],
-        ["a", "bp", 2, 5, False],
-        ["b", "bp", 7, 1, True],
+    assert best[["part", "rule", "lr", "accuracy", "seeds", "end"]].values.tolist() == [
+        ["a", "fa", 3, 32, 2, True],
+        ["a", "bp", 2, 5, 2, False],
+        ["b", "bp", 7, 1, 1, True],
     ]
 
 
