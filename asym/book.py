@@ -146,7 +146,7 @@ class Page:
         said = ("table", "activation", "loss", "seeds", "diverged")
         return Numbered(tables.as_text(table), label(self.question, name), BESIDE, "beside-original", said=said)
 
-    def show_chosen(self, trials: pd.DataFrame) -> Numbered:
+    def show_chosen(self, trials: pd.DataFrame) -> Numbered | Markdown:
         """The learning rate that each rule is shown at: the one with the best mean validation accuracy of its trials."""
         rows = [
             {
@@ -159,7 +159,8 @@ class Page:
             }
             for entry in frames.best(trials, "accuracy").to_dict("records")
         ]
-        return Numbered(pd.DataFrame(rows), label(self.question, "chosen"), CHOSEN, "chosen", said=("part", "seeds"))
+        told = Numbered(pd.DataFrame(rows), label(self.question, "chosen"), CHOSEN, "chosen", said=("part", "seeds"))
+        return told if rows else Markdown("Not run yet.")
 
     def show_own(self) -> Numbered | Markdown:
         """The same with the runs of the page's own preset, where it trained some."""

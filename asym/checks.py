@@ -20,7 +20,7 @@ def expect_device(device: Any) -> torch.device:
     """The device, None being torch's default one; ValueError unless torch has it here."""
     try:
         return torch.empty(0, device=device).device
-    except (RuntimeError, TypeError, AssertionError) as error:  # of a torch without CUDA
+    except (RuntimeError, TypeError, AssertionError, ImportError) as error:  # of a torch built without it
         raise ValueError(f"device must be one that torch has here; got {in_short(device)} ({error})") from None
 
 

@@ -16,6 +16,7 @@ from asym.rules import find
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # where torch keeps a module's
 OTHERS = (nn.Linear, nn.modules.conv._ConvNd, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)  # torch's own
+TAKEN = "it takes nn.Linear and nn.Conv2d themselves, no subclass, and the layers of asym; parametrize after convert"
 LAYERS = {nn.Linear: Linear, nn.Conv2d: Conv2d} | {kind: kind for kind in (Linear, Conv2d, UntiedConv2d)}
 
 
@@ -38,7 +39,7 @@ def convert(
     has hooks), example_input a batch for it; an asym.network.Network comes back, whose layers are steps.0, steps.1 and so on.
     Rules that move B between two steps ("brsf", "mirror") need asym.between_steps in the training loop.
     A B that moves with its weight ("shared_update", "kp") takes no part in what the weight gets elsewhere, as from an embedding
-    that is tied to it: a warning names such modules.
+    that is tied to it: a warning names such modules. It is frozen where its weight is; freeze and thaw both.
     ValueError for what is no model, rule, generator or tensor, for an unknown rule or layer name, for a model without such
     layers, with one whose weights are not real floating numbers or with a lazy one that has no size yet, for one that cannot be
     copied (pruned, or normalised by hooks), for dfa elsewhere or without example_input, and for a model that is wired for direct
@@ -58,6 +59,7 @@ def convert(
         layer.attach_feedback(key, generator)
         if find(key).store == "parameter":
             layer.feedback = shared.setdefault((id(layer.weight), key), layer.feedback)
+            layer.feedback.requires_grad_(layer.weight.requires_grad)
     _warn_of_others(model, rules)
     if not direct:
         return model
@@ -70,14 +72,16 @@ def _chosen(model: nn.Module, found: dict[str, nn.Module], rule: str | Mapping[s
     """The rule of each layer that gets one, in the model's order, which decides what the generator draws for whom."""
     rules = dict.fromkeys(found, rule) if isinstance(rule, str) else rule
     unknown = sorted(set(rules) - set(found))
+    modules = dict(model.named_modules())
+    if others := [name for name in unknown if name in modules]:
+        raise ValueError(f"rule names {others}, which can have none: {TAKEN}; these can: {', '.join(found)}")
     if unknown:
         raise ValueError(f"rule names layers {unknown} that are not among the model's: {', '.join(found)}")
-    modules = dict(model.named_modules())
     lazy = [name for name, m in modules.items() if isinstance(m, LazyModuleMixin) and m.has_uninitialized_params()]
     if lazy:
         raise ValueError(f"model must have its sizes: run a batch through its lazy layers first ({', '.join(lazy)})")
     if not rules:
-        raise ValueError("model has no nn.Linear, nn.Conv2d or layer of asym to convert, or rule names none")
+        raise ValueError(f"model has no layer to convert, or rule names none: {TAKEN}")
     if any(isinstance(module, DirectFeedback) for module in modules.values()):
         raise ValueError("model is wired for direct feedback already: convert the one that it came from")
     if isinstance(rule, str):
@@ -88,7 +92,7 @@ def _chosen(model: nn.Module, found: dict[str, nn.Module], rule: str | Mapping[s
 def _copy(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
-    except RuntimeError as error:  # torch's, of a weight that is computed
+    except (RuntimeError, TypeError) as error:  # torch's, of a weight that is computed; Python's, of a lock or a file
         raise ValueError(f"model must be one that can be copied: prune or normalise weights after convert ({error})") from error
 
 

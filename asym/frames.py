@@ -137,8 +137,8 @@ def beside_unclipped(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def interval(values: pd.Series) -> tuple[float, float]:
-    """The mean and the half-width of its 95 % t interval over seeds; NaN half-width for fewer than two."""
-    return float(values.mean()), float(values.std(ddof=1) * _width(len(values)))
+    """The mean and the half-width of its 95 % t interval over seeds, those with a number; NaN half-width for fewer than two."""
+    return float(values.mean()), float(values.std(ddof=1) * _width(values.count()))
 
 
 def intervals(rows: pd.DataFrame, by: str, value: str) -> pd.DataFrame:

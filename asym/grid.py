@@ -233,8 +233,8 @@ def run(
     progress(done, total) is called after each run; without it a bar of epochs is shown where stderr is a terminal. Ctrl-C leaves
     what is stored. A run whose process dies is tried again, three times in all. A run that another grid on this store is making
     is left to it, and awaited. Raises data.DataError before the first run if a data set is missing or damaged, ValueError for
-    jobs, stack or budget that do not count, a device that is not here, or an unknown form in $ASYM_UNTIED or $ASYM_GEMM;
-    RuntimeError, after all the others, for runs that failed, naming the first.
+    jobs, stack or budget that do not count, a device that is not here, a config that takes more images than there are, or an
+    unknown form in $ASYM_UNTIED or $ASYM_GEMM; RuntimeError, after all the others, for runs that failed, naming the first.
     """
     for name, value in (("jobs", 1 if jobs is None else jobs), ("stack", stack)):
         expect(name, value, is_whole(value, 1), "a whole number, at least 1")
@@ -247,9 +247,11 @@ def run(
         device = str(expect_device(device))
         kernels.untied_from()
     copies = {(config.dataset, config.unverified_data) for config in missing}
-    here = {name: data.load(name, unverified=unverified).fingerprint for name, unverified in copies}
+    here = {name: data.load(name, unverified=unverified) for name, unverified in copies}
+    for config in missing:
+        _expect_images(config, here[config.dataset])
     if missing:
-        _warn_of_others(there.values(), here)
+        _warn_of_others(there.values(), {name: dataset.fingerprint for name, dataset in here.items()})
     deadline = math.inf if budget is None else time.monotonic() + budget
     done, ran, failed = len(there), 0, {}
     with Bar(wanted, set(there), quiet=progress is not None) as bar, Holds(store.folder) as holds:
@@ -271,6 +273,12 @@ def run(
         config, error = next(iter(failed.items()))
         raise RuntimeError(f"{len(failed)} runs failed, the others are stored; first {config.to_dict()}: {error!r}") from error
     return Outcome(ran, done - ran, len(wanted) - done)
+
+
+def _expect_images(config: Config, dataset: data.Dataset) -> None:
+    for name, there in (("subset", dataset.train_labels), ("test_subset", dataset.test_labels)):
+        asked = getattr(config, name)
+        expect(name, asked, asked is None or asked <= len(there), f"at most {len(there)}, of {config.dataset}'s images")
 
 
 def _warn_of_others(there: Collection[Record], here: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ from asym.checks import expect
 from asym.layers import FeedbackLayer
 from asym.network import Network, Passage
 from asym.rules import find
+from asym.shapes import floating
 
 IDLE_SLOPE = 0.02  # a unit whose derivative stays below this on every probe image passes no error
 MEASURES = (
@@ -25,17 +26,22 @@ NAN = float("nan")
 
 
 def angle(a: Tensor, b: Tensor) -> Tensor:
-    """The angle in degrees between two tensors taken as vectors; NaN where one is zero or not finite.
+    """The angle in degrees between two tensors taken as vectors; NaN where the norm of one is zero or not finite in float64.
 
-    Through the chord of the unit vectors, 2 arcsin(norm(u - v) / 2): exact near 0, where arccos is not. ValueError for tensors of
-    two shapes: a B stored as (in, out) is not of W's.
+    Through the chord of the unit vectors, 2 arcsin(norm(u - v) / 2): exact near 0, where arccos is not. ValueError for what is no
+    tensor of real floating numbers (the feedback_path() of a layer under "bp" or "dfa" is None), for one without elements, and
+    for two shapes: a B stored as (in, out) is not of W's.
     """
+    for name, tensor in (("a", a), ("b", b)):
+        floating(**{name: tensor})
+        expect(name, tuple(tensor.shape), tensor.numel() > 0, "of a shape that has elements")
     expect("b", tuple(b.shape), b.shape == a.shape, f"of a's shape {tuple(a.shape)}")
     norms = [torch.linalg.vector_norm(t, dtype=torch.float64) for t in (a, b)]
     piece = PIECE if a.device.type == "cpu" else max(1, a.numel())
     pieces = zip(*(t.flatten().split(piece) for t in (a, b)), strict=True)  # which fit in a processor's cache as float64
     squares = [(u / norms[0]).sub_(v / norms[1]).square_().sum() for u, v in ((u.double(), v.double()) for u, v in pieces)]
     chord = torch.stack(squares).sum().sqrt().clamp(max=2)
+    chord = chord + sum(norm / norm - 1 for norm in norms)  # 0, or NaN
     return torch.rad2deg(2 * torch.asin(chord / 2))
 
 
@@ -43,10 +49,13 @@ class Probe:
     """Measures a net on one batch, against a backpropagation twin that holds the very same weights.
 
     images (N, C, H, W) standardised, labels (N,), criterion(logits, labels) -> loss, activations: the nonlinearity after each
-    weight layer but the last.
+    weight layer but the last. ValueError for another module, or another number of activations.
     """
 
     def __init__(self, net: Network, images: Tensor, labels: Tensor, criterion: Callable, activations: Sequence[Callable]):
+        expect("net", type(net).__name__, isinstance(net, Network), "an asym.network.Network")
+        between = len(net.layers) - 1
+        expect("activations", len(activations), len(activations) == between, f"one a layer but the last, {between}")
         self.net, self.twin = net, net.twin()
         self.images, self.labels, self.criterion, self.activations = images, labels, criterion, activations
         self.start = [_difference(layer) for layer in net.layers]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from asym.checks import expect
 from asym.layers import DirectFeedback, FeedbackLayer
 from asym.rules import find
 
@@ -23,12 +24,13 @@ class Network(nn.Module):
 
     The logits are the first output of shape (N, K) from the last step with parameters on: before a softmax that follows it, after
     the pooling of a net that ends in a convolution. steps: modules, called one after the other. example_input: a batch, by which
-    each DirectFeedback learns its size. generator draws their B (None: torch's global one). ValueError for a layer with rule
-    "dfa" that lies inside a step, or in a net that gives no such logits.
+    each DirectFeedback learns its size. generator draws their B (None: torch's global one). ValueError for an example_input that
+    is no tensor, and for a layer with rule "dfa" that lies inside a step, or in a net that gives no such logits.
     """
 
     def __init__(self, *steps: nn.Module, example_input: Tensor, generator: torch.Generator | None = None):
         super().__init__()
+        expect("example_input", type(example_input).__name__, isinstance(example_input, Tensor), "a tensor")
         self.steps = nn.ModuleList(steps)
         self.direct = nn.ModuleDict()
         hidden = [name for name, module in self.steps.named_modules() if _direct(module) and "." in name]

@@ -45,10 +45,12 @@ STYLE = {  # on top of it
     "legend.title_fontsize": 12,
 }
 WIDTH = 7.0  # inches, a page's column
-# Seaborn's palette for the colour blind, but for its yellow, which is hard to see on white.
+# Seaborn's palette for the colour blind, but for its yellow, which is hard to see on white; then three for rules that are added.
 PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#56b4e9")
+PALETTE += ("#332288", "#999933", "#661100")
+SIGNS = "osD^vPX*h<>p"
 COLOURS = dict(zip(RULES, cycle(PALETTE), strict=False))
-MARKERS = dict(zip(RULES, cycle("osD^vPX*h"), strict=False))
+MARKERS = dict(zip(RULES, cycle(SIGNS), strict=False))
 SHADES = {1: 0.0, 2: -0.3, 3: -0.45, 4: -0.6}  # of a rule's colour by the layers that use it: mixed with so much black
 # Of nets that only a name tells apart: a further shade (mixed with white above 0), and a dash.
 VARIANTS = ((0.0, "-"), (0.3, "--"), (-0.4, ":"), (0.15, "-."))

@@ -8,16 +8,20 @@ from torch import Tensor, nn
 
 from asym.checks import expect
 
+STORES = (None, "buffer", "parameter")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """How the error e of a layer y = op(x, W) reaches the layer's input: dx = op^T(e, F), with F = path(W, B, scale).
 
     store: where B lives: None (the rule has no B), "buffer" (never optimised) or "parameter" (given W's gradient).
-    path: the tensor F of W's shape that the backward uses; None stands for W itself, by the stock torch operation.
+    path: the tensor F of W's shape that the backward uses; None stands for W itself, by the stock torch operation. W enters it
+    detached, or what F is to W is added to the weight's gradient.
     between_steps: what moves B between two optimiser steps, if anything does.
     needs_decay: the rule is itself only under weight decay.
     direct: no error passes the layer; the output's error reaches its input through a `DirectFeedback` instead.
+    ValueError for another store.
     """
 
     key: str
@@ -28,6 +32,9 @@ class Rule:
     between_steps: Callable[[nn.Module, torch.Generator | None], None] | None = None
     needs_decay: bool = False
     direct: bool = False
+
+    def __post_init__(self):
+        expect("store", self.store, self.store in STORES, "None, 'buffer' or 'parameter'")
 
 
 def _weight(weight, feedback, scale):

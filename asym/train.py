@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from asym import data, nets
 from asym.checkpoint import Checkpoint
+from asym.checks import expect
 from asym.config import Config
 from asym.layers import between_steps
 from asym.measures import Probe
@@ -280,8 +281,9 @@ def train(
     Everything random is drawn from the seed, by streams of their own for W, B, the data order, dropout and moving feedback.
     Meanwhile this thread flushes denormal numbers to zero: they fill Adam's moments of dead units and slow a step by half.
     checkpoint: where the training keeps what it has come to, and from where it goes on if it was stopped there.
-    Raises data.DataError where the data set is missing or damaged.
+    Raises data.DataError where the data set is missing or damaged; ValueError for what is no Config.
     """
+    expect("config", config, isinstance(config, Config), "an asym.Config")
     dataset = data.load(config.dataset, unverified=config.unverified_data, device=device)
     with flushed_denormals():
         (trainer,) = trainers((config,), dataset, device, checkpoint)

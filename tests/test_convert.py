@@ -1,6 +1,7 @@
 """Conversion: a torch model gets a rule and keeps everything else."""
 
 import copy
+import threading
 import warnings
 
 import pytest
@@ -209,6 +210,16 @@ def test_direct_feedback_keeps_batch_statistics_and_mode():
     assert torch.equal(new(images()), model(images()))
 
 
+class Locked(nn.Identity):
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def weight_norm():
+    return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)))
+
+
 class Branching(nn.Sequential):
     def forward(self, x):
         return super().forward(x) + 1
@@ -220,9 +231,12 @@ class Branching(nn.Sequential):
         (nested(), "hebb", {}, f"rule must be one of {', '.join(RULES)}; got 'hebb'"),
         (nested(), {"3": "hebb"}, {}, "rule must be one of .*; got 'hebb'"),
         (nested(), {"3": "fa", "9": "fa", "head": "fa"}, {}, r"\['9', 'head'\] that are not among the model's: 0, 1.0.conv"),
-        (nested(), {"2": "fa"}, {}, r"\['2'\] that are not"),
-        (nested(), {}, {}, "no nn.Linear, nn.Conv2d or layer of asym to convert, or rule names none"),
-        (nn.Sequential(nn.ReLU()), "fa", {}, "no nn.Linear, nn.Conv2d or layer of asym to convert"),
+        (nested(), {"2": "fa", "3": "fa"}, {}, r"rule names \['2'\], which can have none: it takes nn.Linear .* themselves.* 3"),
+        (weight_norm(), {"0": "fa"}, {}, r"rule names \['0'\], which can have none: .*; parametrize after convert"),
+        (weight_norm(), "fa", {}, "no layer to convert, or rule names none: it takes .*; parametrize after convert"),
+        (nn.Sequential(nn.Linear(4, 4), Locked()), "fa", {}, "model must be one that can be copied: .*lock"),
+        (nested(), {}, {}, "model has no layer to convert, or rule names none: it takes nn.Linear and nn.Conv2d themselves"),
+        (nn.Sequential(nn.ReLU()), "fa", {}, "model has no layer to convert, or rule names none"),
         (sequential(), "dfa", {}, "needs an nn.Sequential model and example_input"),
         (Residual(), "dfa", {"example_input": torch.zeros(1, 3, 4, 4)}, "needs an nn.Sequential model"),
         (Branching(nn.Linear(4, 4), nn.Linear(4, 4)), "dfa", {"example_input": torch.zeros(1, 4)}, "needs an nn.Sequential"),
@@ -277,6 +291,17 @@ def test_a_model_that_is_wired_for_direct_feedback_is_not_wired_again():
     once = asym.convert(sequential(), "dfa", example_input=images())
     with pytest.raises(ValueError, match="wired for direct feedback already"):
         asym.convert(once, "fa")
+
+
+@pytest.mark.parametrize("rule", ["fa", "shared_update", "mirror"])
+def test_what_is_frozen_has_a_frozen_b(rule):
+    """Under DDP whatever asks for a gradient must get one, and a B that moves gets none while its weight is frozen."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3))
+    model[0].requires_grad_(False)
+    new = asym.convert(model, rule)
+    new(torch.ones(2, 4)).sum().backward()
+    assert all((p.grad is not None) == p.requires_grad for p in new.parameters())
+    assert not any(p.requires_grad for p in new[0].parameters()) and all(p.requires_grad for p in new[1].parameters())
 
 
 def test_a_model_that_cannot_be_copied_is_refused_with_the_way_out():

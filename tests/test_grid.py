@@ -252,6 +252,13 @@ def test_workers_are_told_the_library_of_their_one_thread(monkeypatch):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize(("name", "there"), [("subset", 60_000), ("test_subset", 10_000)])
+def test_more_images_than_there_are_are_refused_before_any_run(store, name, there):
+    with pytest.raises(ValueError, match=f"{name} must be at most {there}, of fashion_mnist's images; got 100000"):
+        grid.run([*GRID, replace(TINY, **{name: 100_000})], store)
+    assert not store.folder.exists() and not workers()
+
+
 @pytest.mark.parametrize(
     ("name", "given", "allowed"),
     [("jobs", 0, "a whole number"), ("stack", 1.5, "a whole number"), ("budget", "10", "a number"), ("budget", -1, "a number")],

@@ -69,6 +69,37 @@ def test_angle_with_no_direction_is_nan(bad):
     assert angle(a, b).isnan() and angle(b, a).isnan() and angle(b, b).isnan()
 
 
+@pytest.mark.parametrize("size", [1e160, 1e-170])
+def test_angle_with_a_norm_that_is_no_number_of_float64_is_nan(size):
+    a, b = torch.ones(2, dtype=torch.float64), torch.full((2,), size, dtype=torch.float64)
+    assert angle(a, b).isnan() and angle(b, a).isnan() and angle(b, b).isnan()
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (None, "a tensor of .*; got None"),
+        ([1.0, 2.0], r"a tensor of .*; got \[1.0, 2.0\]"),
+        (torch.ones(2, dtype=torch.int64), "a tensor of .*; got torch.int64"),
+        (torch.ones(2, dtype=torch.complex64), "a tensor of .*; got torch.complex64"),
+        (torch.ones(0), r"of a shape that has elements; got \(0,\)"),
+    ],
+)
+def test_what_has_no_direction_is_refused_by_name(name, bad, told):
+    with pytest.raises(ValueError, match=f"{name} must be {told}"):
+        angle(**{"a": torch.ones(2), "b": torch.ones(2)} | {name: bad})
+
+
+def test_a_probe_asks_for_a_network_and_its_nonlinearities():
+    net = dense("bp", "fa", "fa")
+    images, labels = torch.ones(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(ValueError, match="net must be an asym.network.Network; got 'Sequential'"):
+        Probe(nn.Sequential(), images, labels, F.cross_entropy, [F.relu] * 2)
+    with pytest.raises(ValueError, match="activations must be one a layer but the last, 2; got 1"):
+        Probe(net, images, labels, F.cross_entropy, [F.relu])
+
+
 def test_tensors_of_two_shapes_have_no_angle():
     with pytest.raises(ValueError, match=r"b must be of a's shape \(3, 4\); got \(4, 3\)"):
         angle(torch.ones(3, 4), torch.ones(4, 3))

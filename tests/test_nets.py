@@ -11,7 +11,9 @@ from torch import nn
 import asym
 from asym import nets
 from asym.config import last
-from asym.rules import RULES
+from asym.network import Network
+from asym.rules import RULES, Rule
+from asym.train import train
 
 CIFAR = (3, 32, 32)
 
@@ -245,3 +247,12 @@ def test_twin_of_a_converted_net_shares_what_is_no_feedback_layer():
     x = torch.randn(6, 4)
     net(x)
     assert torch.equal(net.eval()(x), twin.eval()(x))
+
+
+def test_a_rule_a_network_and_a_training_are_made_of_what_they_name():
+    with pytest.raises(ValueError, match="store must be None, 'buffer' or 'parameter'; got 'buffers'"):
+        Rule(key="x", equation="", source="", store="buffers", path=lambda weight, feedback, scale: feedback)
+    with pytest.raises(ValueError, match="example_input must be a tensor; got 'list'"):
+        Network(nn.Linear(1, 2), example_input=[1.0])
+    with pytest.raises(ValueError, match="config must be an asym.Config; got {'epochs': 1}"):
+        train({"epochs": 1})

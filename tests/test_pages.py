@@ -227,7 +227,8 @@ def test_a_rule_more_has_its_colour_and_marker_and_asks_for_no_runs():
     code += "print(plots.COLOURS['new'], plots.MARKERS['new'], sum(len(q.cells) for q in questions.QUESTIONS.values()))"
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     asked = sum(len(question.cells) for question in questions.QUESTIONS.values())
-    assert told == [plots.COLOURS["bp"], plots.MARKERS["bp"], str(asked)]
+    assert told == [plots.PALETTE[len(RULES)], plots.SIGNS[len(RULES)], str(asked)]
+    assert len(set(plots.PALETTE)) == len(plots.PALETTE) > len(RULES) < len(set(plots.SIGNS))
 
 
 def test_memory_that_was_not_measured_of_one_kind_is_not_told_by_another(tmp_path):

@@ -168,6 +168,8 @@ def test_interval_against_scipy():
     low, high = stats.t.interval(0.95, 3, values.mean(), stats.sem(values))
     assert (mean - half, mean + half) == pytest.approx((low, high))
     assert math.isnan(interval(values[:1])[1])
+    lacking = pd.Series([*values, math.nan])
+    assert interval(lacking) == interval(values)
 
 
 def test_frames(evidence):
