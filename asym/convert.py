@@ -39,7 +39,8 @@ def convert(
     has hooks), example_input a batch for it; an asym.network.Network comes back, whose layers are steps.0, steps.1 and so on.
     Rules that move B between two steps ("brsf", "mirror") need asym.between_steps in the training loop.
     A B that moves with its weight ("shared_update", "kp") takes no part in what the weight gets elsewhere, as from an embedding
-    that is tied to it: a warning names such modules. It is frozen where its weight is; freeze and thaw both.
+    that is tied to it: a warning names such modules. It stands still while its
+    weight is frozen; under DDP, which waits for the gradient of whatever asks for one, freeze the whole layer after convert.
     ValueError for what is no model, rule, generator or tensor, for an unknown rule or layer name, for a model without such
     layers, with one whose weights are not real floating numbers or with a lazy one that has no size yet, for one that cannot be
     copied (pruned, or normalised by hooks), for dfa elsewhere or without example_input, and for a model that is wired for direct
@@ -59,7 +60,6 @@ def convert(
         layer.attach_feedback(key, generator)
         if find(key).store == "parameter":
             layer.feedback = shared.setdefault((id(layer.weight), key), layer.feedback)
-            layer.feedback.requires_grad_(layer.weight.requires_grad)
     _warn_of_others(model, rules)
     if not direct:
         return model
