@@ -39,8 +39,8 @@ def convert(
     has hooks), example_input a batch for it; an asym.network.Network comes back, whose layers are steps.0, steps.1 and so on.
     Rules that move B between two steps ("brsf", "mirror") need asym.between_steps in the training loop.
     A B that moves with its weight ("shared_update", "kp") takes no part in what the weight gets elsewhere, as from an embedding
-    that is tied to it: a warning names such modules. It stands still while its
-    weight is frozen; under DDP, which waits for the gradient of whatever asks for one, freeze the whole layer after convert.
+    that is tied to it: a warning names such modules. It stands still while its weight is frozen; under DDP, which waits for the
+    gradient of whatever asks for one, freeze the whole layer after convert.
     ValueError for what is no model, rule, generator or tensor, for an unknown rule or layer name, for a model without such
     layers, with one whose weights are not real floating numbers or with a lazy one that has no size yet, for one that cannot be
     copied (pruned, or normalised by hooks), for dfa elsewhere or without example_input, and for a model that is wired for direct
