@@ -99,21 +99,16 @@ def test_biotorch_trains(rule):
     peers.biotorch("dense", rule, 4)()
 
 
-def test_a_peer_that_fails_is_told_and_leaves_the_others(monkeypatch):
+def test_a_peer_that_fails_or_ends_its_process_is_told_and_leaves_the_others(monkeypatch):
+    """Where a process ends, the forms of its group are not timed; the next group has a new one."""
+    copy = "memory copy"
+    for form, place in (("absent", "theirs"), ("ends", "theirs"), ("fails", "ours")):
+        monkeypatch.setitem(forms.FORMS, form, (place, forms.FORMS[copy][1]))  # unknown in the other processes
     with bench._pools() as pools, bench.tqdm(disable=True) as bar:
         problems = {}
-        monkeypatch.setitem(forms.FORMS, "absent", ("theirs", forms.FORMS["memory copy"][1]))  # unknown in the other process
-        taken = bench._in_turn(pools, ["absent", "memory copy"], 2, problems, bar)
-    assert problems.keys() == {"absent"} and len(taken["memory copy"]) == 2 and "absent" not in taken
-    assert all(seconds > 0 for seconds in taken["memory copy"])
-
-
-def test_a_peer_that_ends_its_process_or_fails_in_a_round_leaves_the_next_group(monkeypatch):
-    """Of its own group the forms of that process are not timed."""
-    monkeypatch.setitem(forms.FORMS, "ends", ("theirs", None))
-    monkeypatch.setitem(forms.FORMS, "fails", ("ours", None))
-    with bench._pools() as pools, bench.tqdm(disable=True) as bar:
-        problems, copy = {}, "memory copy"
+        taken = bench._in_turn(pools, ["absent", copy], 2, problems, bar)
+        assert problems.keys() == {"absent"} and len(taken[copy]) == 2 and "absent" not in taken
+        assert all(seconds > 0 for seconds in taken[copy])
         monkeypatch.setattr(bench, "_time", _ending)
         monkeypatch.setattr(bench, "_prepare", _ready)
         taken = bench._in_turn(pools, ["ends", "fails", copy], 2, problems, bar)
