@@ -328,11 +328,12 @@ def _drain(
     pool: Executor, queue: Queue, running: dict[Future, Task], window: int, device: str, deadline: float
 ) -> Iterator[Ended]:
     """Keeps `window` runs submitted and gives each as it ends, until none is left or the pool breaks."""
+    products = library()
     while (queue or running) and time.monotonic() < deadline:
         while len(running) < window and (task := queue.take(running.values())):
             try:
                 keep = queue.store.checkpoint(task[-1]).absolute()  # which goes as the last of them is saved
-                running[pool.submit(perform_task, task, device, 1, library(), keep)] = task
+                running[pool.submit(perform_task, task, device, 1, products, keep)] = task
             except BrokenExecutor:
                 queue.put_back([task])
                 raise

@@ -17,6 +17,7 @@ from asym.publication import library, shown
 from asym.quantities import Evidence, Quantity, accuracy, chosen
 from asym.questions import QUESTIONS, beat_bp, cells, clipping, find, literature
 from asym.questions.depth import SWEEP_DEPTHS, SWEEP_RULES
+from asym.rules import RULES
 from asym.tables import original
 
 PRINTED = original().to_dict("records")
@@ -170,6 +171,7 @@ def test_clipped_runs_differ_from_their_control_by_the_clip_and_the_epochs_alone
 
 
 def test_every_modern_rule_has_every_rate_and_its_own_validation_images():
+    assert beat_bp.TRIED == tuple(RULES)[: len(beat_bp.TRIED)] and len(beat_bp.TRIED) == 9  # all but those that are added
     for part in beat_bp.MODERN:
         mine = [cell.config for cell in find("beat_bp").cells if cell.part == part]
         assert {(c.rules[-1], c.lr) for c in mine} == {(rule, rate) for rule in beat_bp.TRIED for rate in beat_bp.RATES}
