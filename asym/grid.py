@@ -44,7 +44,15 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 ON_GPU = "convolutions in TF32"
 DEVICES = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
 FEW = 10  # a run tells the rate of those on at most so many times its images
+NO_WORKER = (
+    "no worker process gets as far as its first run; what stops it stands above. Each of them imports the script that runs the "
+    'grid, which therefore does so under `if __name__ == "__main__":`'
+)
 RATE = 6e10  # floating-point operations a second of one core in training, where no stored run tells
+
+
+class Stillborn(BrokenExecutor):
+    """A pool of which no process began to work."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +242,8 @@ def run(
     what is stored. A run whose process dies is tried again, three times in all. A run that another grid on this store is making
     is left to it, and awaited. Raises data.DataError before the first run if a data set is missing or damaged, ValueError for
     jobs, stack or budget that do not count, a device that is not here, a config that takes more images than there are, or an
-    unknown form in $ASYM_UNTIED or $ASYM_GEMM; RuntimeError, after all the others, for runs that failed, naming the first.
+    unknown form in $ASYM_UNTIED or $ASYM_GEMM; RuntimeError, after all the others, for runs that failed, naming the first, and
+    where no worker process gets as far as a run: a script calls this under `if __name__ == "__main__":`.
     """
     for name, value in (("jobs", 1 if jobs is None else jobs), ("stack", stack)):
         expect(name, value, is_whole(value, 1), "a whole number, at least 1")
@@ -309,14 +318,18 @@ def _finish(
     """The runs as they end; a pool that breaks is replaced, and the runs that it held are tried again."""
     processes = jobs or (cores() if device == "cpu" else 1)
     window = jobs or SUBMITTED if executor else 2 * processes  # runs that a broken pool loses, at most
+    stillborn = 0
     while queue and time.monotonic() < deadline:
         running: dict[Future, Task] = {}
         try:
             with nullcontext(executor) if executor else _processes(processes, teller) as pool:
                 yield from _drain(pool, queue, running, window, device, deadline)
-        except BrokenExecutor:
+        except BrokenExecutor as broken:
             if executor is not None:
                 raise
+            stillborn = stillborn + 1 if isinstance(broken, Stillborn) else 0
+            if stillborn == ATTEMPTS:
+                raise RuntimeError(NO_WORKER) from None
             error = BrokenExecutor(f"its process died {ATTEMPTS} times")
             yield from ((config, error) for task in queue.lose(running.values()) for config in task)
         finally:
@@ -364,14 +377,16 @@ def _wait(running: Collection[Future], seconds: float) -> set[Future]:
 def _processes(jobs: int, teller: Connection | None) -> Iterator[Executor]:
     """A pool of processes that end with this block, or with this process if it is killed, whatever they are doing.
 
-    teller: where they tell their epochs.
+    teller: where they tell their epochs. If it breaks before any of them has taken its first steps, it does so as Stillborn.
     """
     context = multiprocessing.get_context("spawn")
-    lifeline, held = context.Pipe(duplex=False)
+    lifeline, held = context.Pipe()
     pool = ProcessPoolExecutor(jobs, context, _attend, (lifeline, held, library(), teller))
     with lifeline, held:
         try:
             yield pool
+        except BrokenExecutor as broken:
+            raise broken if held.poll() else Stillborn from broken
         finally:
             for worker in list((pool._processes or {}).values()):  # Python 3.14 has kill_workers()
                 worker.kill()  # one that is suspended would not notice the lifeline
@@ -382,6 +397,7 @@ def _attend(lifeline: Connection, held: Connection, library: str, teller: Connec
     """A new worker's first steps: leave Ctrl-C to the parent, multiply as the other workers do, end when the lifeline is cut."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     held.close()  # the parent's end, which a worker must not keep open
+    lifeline.send_bytes(b"here")
     os.environ["ASYM_GEMM"] = library
     tell_to(teller)
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
@@ -389,6 +405,6 @@ def _attend(lifeline: Connection, held: Connection, library: str, teller: Connec
 
 def _end_with(lifeline: Connection) -> None:
     try:
-        lifeline.recv_bytes()  # nothing is ever sent: this waits for the other end to close
+        lifeline.recv_bytes()  # nothing is ever sent this way: this waits for the other end to close
     finally:
         os._exit(1)

@@ -346,6 +346,19 @@ def test_a_run_that_kills_its_process_every_time_is_named_and_no_other_suffers(s
     assert [config.seed for config in configs if store.load(config) is None] == [1]
 
 
+def test_a_script_that_its_workers_cannot_import_is_told_of_its_guard(tmp_path):
+    """As one that runs the grid at its top does: there the workers end in Python's own error."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nif __name__ != '__main__':\n    sys.exit(4)\n"
+        "from asym import grid\nfrom asym.config import Config\nfrom asym.results import Store\n"
+        f"grid.run([{TINY!r}], Store('runs'), jobs=1)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 1 and done.stderr.endswith(f"RuntimeError: {grid.NO_WORKER}\n"), done.stderr
+    assert 'if __name__ == "__main__":' in grid.NO_WORKER and not list(tmp_path.rglob("*.json"))
+
+
 def test_a_broken_executor_of_the_callers_is_his_affair(store, monkeypatch):
     with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
         monkeypatch.setattr(grid, "perform_task", die)
