@@ -386,7 +386,9 @@ def _processes(jobs: int, teller: Connection | None) -> Iterator[Executor]:
         try:
             yield pool
         except BrokenExecutor as broken:
-            raise broken if held.poll() else Stillborn from broken
+            if held.poll():
+                raise
+            raise Stillborn from broken
         finally:
             for worker in list((pool._processes or {}).values()):  # Python 3.14 has kill_workers()
                 worker.kill()  # one that is suspended would not notice the lifeline
