@@ -24,6 +24,7 @@ from typer.core import TyperGroup
 from asym import bench, cost, gemm, grid, kernels, presets, publication, questions, tables, verify, versions
 from asym.atomic import whole
 from asym.bench import gpu, precision
+from asym.cells import Cell
 from asym.checks import expect, expect_device
 from asym.config import Config
 from asym.data import DataError
@@ -56,6 +57,14 @@ console = Console(width=None if sys.stdout.isatty() else WIDE, markup=False, emo
 
 Question = Annotated[str | None, typer.Argument(help=f"One of {', '.join(questions.QUESTIONS)}; all without it.")]
 PresetName = Annotated[str, typer.Option("--preset", help=f"One of {', '.join(presets.PRESETS)}.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="The cells of that part, network or field of the configuration (seed=0, loss=hinge). Given again: of one name, any "
+        "of the values; of different names, all.",
+    ),
+]
 Unverified = Annotated[bool, typer.Option("--unverified-data", help="Take data files whose checksum is not the published one.")]
 
 
@@ -76,10 +85,12 @@ def run(
     ] = None,
     scheduler: Annotated[str | None, typer.Option(help="A Dask scheduler's address, tcp://host:port.")] = None,
     stack: Annotated[int, typer.Option(min=1, help="Seeds of a run trained in one program: for a GPU.")] = 1,
+    only: Only = None,
     unverified_data: Unverified = False,
 ) -> None:
     """Run what is missing. Finished runs are kept in $ASYM_RUNS (runs/ by default); the same command goes on after a stop."""
-    configs, store = _seeds_outermost([cell.config for cell in _cells(question, preset, unverified_data)]), Store()
+    wanted, store = _only(_cells(question, preset, unverified_data), only or ()), Store()
+    configs = _seeds_outermost([cell.config for cell in wanted])
     try:
         with nullcontext() if scheduler is None else _dask(scheduler) as executor:
             outcome = grid.run(configs, store, jobs=jobs, device=device, budget=budget, executor=executor, stack=stack)
@@ -100,28 +111,35 @@ def run(
 
 @app.command()
 def status(
-    preset: Annotated[str | None, typer.Option("--preset", help="The questions of one preset; all presets without it.")] = None,
+    question: Question = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="A preset's questions, or a question's parts; else all.")] = None,
     figures: Path = Path("figures"),
 ) -> None:
-    """What is done and left of each preset, or of each question at one, and about how many hours of a worker that takes: on every
-    device of which there are runs, yours or published ("?" where they do not tell), and on this machine's processor."""
-    store = Store()
-    rows = {name: _plan(preset, [name]) for name in questions.QUESTIONS} if preset else {p: _plan(p) for p in presets.PRESETS}
+    """What is done and left of each preset, of each question at one, or of each part of a question, and about how many hours of a
+    worker that takes: on every device of which there are runs, yours or published ("?" where they do not tell), and on this
+    machine's processor."""
+    store, (kind, rows) = Store(), _rows(question, preset)
     records = [*store.records(), *publication.library(figures).values()]
     devices = list(dict.fromkeys([gemm.processor(), *(record.provenance["device"] for record in records)]))
     hours = [f"hours left, {device}" for device in devices]
-    table = _table("question" if preset else "preset", "cells", "runs", "done", "left", "epochs left", *hours)
-    for name, (cells, configs) in rows.items():
+    table = _table(kind, "cells", "runs", "done", "left", "epochs left", *hours)
+    for name, wanted in rows.items():
+        configs = list(dict.fromkeys(cell.config for cell in wanted))  # each run once
         left = [config for config in configs if store.load(config) is None]
+        cells = len({dataclasses.replace(config, seed=0) for config in configs})
         numbers = (cells, len(configs), len(configs) - len(left), len(left), sum(config.epochs for config in left))
         table.add_row(name, *map(str, numbers), *(_hours(left, records, device) for device in devices))
     console.print(table, f"untied convolution: {kernels.untied()}", sep="\n")
 
 
-def _plan(preset: str, names: Iterable[str] = tuple(questions.QUESTIONS)) -> tuple[int, list[Config]]:
-    """How many cells the questions have at a preset, and their runs, each once."""
-    wanted = [cell for name in names for cell in _cells(name, preset, False)]
-    return len({dataclasses.replace(cell.config, seed=0) for cell in wanted}), list(dict.fromkeys(cell.config for cell in wanted))
+def _rows(question: str | None, preset: str | None) -> tuple[str, dict[str, list[Cell]]]:
+    """What status counts: what each row stands for, and its cells."""
+    if preset and question:
+        cells = _cells(question, preset, False)
+        return "part", {part: [cell for cell in cells if cell.part == part] for part in dict.fromkeys(c.part for c in cells)}
+    if preset:
+        return "question", {name: _cells(name, preset, False) for name in questions.QUESTIONS}
+    return "preset", {name: _cells(question, name, False) for name in presets.PRESETS}
 
 
 def _hours(left: list[Config], records: list[Record], device: str) -> str:
@@ -332,10 +350,29 @@ def _seeds_outermost(configs: list[Config]) -> list[Config]:
     return sorted(configs, key=lambda config: seeds.index(config.seed))
 
 
-def _cells(question: str | None, preset: str, unverified_data: bool) -> list[questions.Cell]:
+def _cells(question: str | None, preset: str, unverified_data: bool) -> list[Cell]:
     level = presets.load(preset, unverified_data=unverified_data)
     names = [question] if question else questions.QUESTIONS
     return [cell for name in names for cell in questions.cells(name, level)]
+
+
+def _only(cells: list[Cell], given: Iterable[str]) -> list[Cell]:
+    """Those of the cells that have, of every name that is given, one of its values."""
+    names = ("part", "network", *Config.__dataclass_fields__)
+    for text in given:
+        name, equals, _ = text.partition("=")
+        expect("only", text, bool(equals) and name in names, f"NAME=VALUE, with a name of {', '.join(names)}")
+    for name in names:
+        values = [text.removeprefix(f"{name}=") for text in given if text.startswith(f"{name}=")]
+        there = dict.fromkeys(_told(cell, name) for cell in cells)
+        for value in values:
+            expect("only", f"{name}={value}", value in there, f"{name}= one of {'; '.join(there)}")
+        cells = [cell for cell in cells if not values or _told(cell, name) in values]
+    return cells
+
+
+def _told(cell: Cell, name: str) -> str:
+    return str(getattr(cell if name in ("part", "network") else cell.config, name))
 
 
 def _expect_writable(folder: Path) -> None:

@@ -70,6 +70,7 @@ def test_help_names_every_command():
     [
         (["run", "everything"], f"question must be one of {', '.join(QUESTIONS)}; got 'everything'"),
         (["run", "--preset", "huge"], f"preset must be one of {', '.join(presets.PRESETS)}; got 'huge'"),
+        (["status", "everything"], f"question must be one of {', '.join(QUESTIONS)}; got 'everything'"),
         (["status", "--preset", "huge"], f"preset must be one of {', '.join(presets.PRESETS)}; got 'huge'"),
         (["run", "dense", "--jobs", "0"], "'--jobs'"),
         (["run", "dense", "--jobs", "two"], "'--jobs'"),
@@ -80,6 +81,13 @@ def test_help_names_every_command():
             "scheduler must be a Dask scheduler's address, tcp://host:port",
         ),
         (["run", "dense", "--epochs", "3"], "No such option"),
+        (["run", "dense", "--only", "seed"], "only must be NAME=VALUE, with a name of part, network, dataset, "),
+        (["run", "dense", "--only", "table=2"], "got 'table=2'"),
+        (["run", "dense", "--only", "part=table 4"], "only must be part= one of table 2; last layer alone; got 'part=table 4'"),
+        (
+            ["run", "dense", "--only", "seed=0", "--only", "network=DS0", "--only", "seed=7"],
+            "only must be seed= one of 0; 1; 2; got 'seed=7'",
+        ),
         (["train"], "No such command"),
         (["table"], "Missing argument"),
         (["table", "everything"], f"question must be one of {', '.join(QUESTIONS)}; got 'everything'"),
@@ -259,6 +267,17 @@ def test_status_of_all_presets_counts_a_run_once(folder):
     assert code == 0 and runs["paper"] > runs["cpu"] > 500
 
 
+def test_status_of_a_question_counts_its_parts(record):
+    level = load("quick")
+    Store().save(replace(record, config=cells("depth", level)[0].config))
+    code, out, _ = asym("status", "depth", "--preset", "quick")
+    parts = dict.fromkeys(cell.part for cell in cells("depth", level))
+    assert code == 0 and [int(row(out, part)[2]) for part in parts] == [1] + [0] * (len(parts) - 1)
+    for part in parts:
+        assert int(row(out, part)[1]) == len({cell.config for cell in cells("depth", level) if cell.part == part})
+    assert int(row(asym("status", "depth")[1], "quick")[1]) == len({cell.config for cell in cells("depth", level)})
+
+
 def test_status_tells_the_hours_of_other_devices_where_runs_of_theirs_do(record, tmp_path):
     """A device that has run dense nets alone says nothing of the others."""
     far = replace(record, config=replace(record.config, seed=9), provenance=record.provenance | {"device": "Far Away 1"})
@@ -388,6 +407,21 @@ def test_all_questions_are_run_seed_by_seed(monkeypatch):
     assert seeds == sorted(seeds) and set(seeds) == set(load("quick").seeds)
     first = [cell.config for name in QUESTIONS for cell in cells(name, load("quick")) if cell.config.seed == 0]
     assert asked[: len(first)] == first
+
+
+def test_only_the_cells_that_are_asked_for_are_run(monkeypatch):
+    """Of one name any of the values, of different names all."""
+    asked = []
+    monkeypatch.setattr(grid, "run", lambda configs, *_, **__: asked.extend(configs) or grid.Outcome(0, 0, 0))
+    given = ("part=table 4", "network=DD0", "network=DDR2", "loss=hinge", "seed=1")
+    assert asym("run", "--preset", "paper", *(word for text in given for word in ("--only", text)))[0] == 0
+    plan = [cell for name in ("depth", "beat_bp") for cell in cells(name, load("paper"))]  # which both show table 4
+    assert asked == [
+        cell.config
+        for cell in plan
+        if cell.part == "table 4" and cell.network in ("DD0", "DDR2") and (cell.config.loss, cell.config.seed) == ("hinge", 1)
+    ]
+    assert len(asked) == 4
 
 
 def test_merging_tells_what_it_did(tmp_path):
