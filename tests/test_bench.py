@@ -214,6 +214,7 @@ def test_twins_of_two_precisions_are_read_at_the_last_epoch_of_both():
     found = precision.pairs([half, made(0.2, precision="fp32", epochs=5), *others, elsewhere])
     (row,) = found.to_dict("records")
     assert (row["net"], row["clipped"], row["seed"], row["epoch"]) == ("dense", False, 3, 5)
+    assert (row["rule"], row["lr"]) == (HALF.rules[-1], HALF.lr)
     assert (row["fp32"], row["bf16"], row["before"]) == pytest.approx((20, 25, 16))
     clipped = precision.pairs([made(0.5, clip_value=0.1), made(0.5, clip_value=0.1, precision="fp32", epochs=4)])
     assert clipped["clipped"].tolist() == [True] and clipped["epoch"].tolist() == [1]
@@ -221,6 +222,17 @@ def test_twins_of_two_precisions_are_read_at_the_last_epoch_of_both():
     on_gpu = made(0.2, precision="fp32", epochs=9)
     on_gpu.provenance["matrix_products"] = f"stock, {grid.ON_GPU}"  # which is not fp32
     assert precision.pairs([half, on_gpu]).empty
+
+
+def test_the_pair_farthest_apart_is_named(monkeypatch):
+    made = lambda reached, **fields: made_up(replace(HALF, **fields), reached)
+    alike = [made(0.5, precision=precision) for precision in ("fp32", "bf16")]
+    apart = [made(reached, lr=0.02, seed=7, precision=precision) for reached, precision in ((0.5, "fp32"), (0.1, "bf16"))]
+    published = {record.config.hash: record for record in (*apart, *alike)}
+    monkeypatch.setattr(page.publication, "library", lambda figures: published)
+    (row,) = page.show_pairs(Path("figures")).rows.to_dict("records")
+    assert row["pairs"] == 2 and row["farthest apart"] == f"{HALF.rules[-1]}, lr 0.02, seed 7"
+    assert (row["from"], row["to"]) == ("-40.00", "+0.00")
 
 
 def test_the_precision_command_trains_publishes_and_prints(monkeypatch, tmp_path):

@@ -137,6 +137,7 @@ def show_pairs(figures: Path) -> Numbered | Markdown:
     rows = []
     for (net, clipped, epoch), alike in found.groupby(["net", "clipped", "epoch"]) if len(found) else ():
         differences, steps = alike["bf16"] - alike["fp32"], alike["fp32"] - alike["before"]
+        farthest = alike.loc[differences.abs().idxmax()]
         rows.append(
             {
                 "net": f"{NET[net]}, clipped gradients" if clipped else NET[net],
@@ -146,6 +147,7 @@ def show_pairs(figures: Path) -> Numbered | Markdown:
                 "mean": f"{differences.mean():+.2f}",
                 "from": f"{differences.min():+.2f}",
                 "to": f"{differences.max():+.2f}",
+                "farthest apart": f"{farthest['rule']}, lr {farthest['lr']:g}, seed {farthest['seed']}",
                 "standard deviation": tables.points(differences.std()),
                 "of the last epoch's step": tables.points(steps.std()),
             }

@@ -79,8 +79,8 @@ def _span(record: Record) -> float:
 
 def pairs(records: Iterable[Record]) -> pd.DataFrame:
     """A row for each run in bf16 that has a twin in fp32 (not in TF32), of the same copy of the data and of any length (the
-    longest): its net, whether its gradients are clipped, its seed, the last epoch that both have, the test accuracy (%) of either
-    there, and that of the one in fp32 an epoch before."""
+    longest): its net, whether its gradients are clipped, its last layer's rule, learning rate and seed, the last epoch that both
+    have, the test accuracy (%) of either there, and that of the one in fp32 an epoch before."""
     twins: dict[tuple, Record] = {}
     for record in sorted(itertools.filterfalse(grid.in_tf32, records), key=lambda record: record.config.epochs):
         twins[_but_for_length(record)] = record
@@ -90,7 +90,14 @@ def pairs(records: Iterable[Record]) -> pd.DataFrame:
         if config.precision == "bf16" and full is not None:
             clipped = bool(config.clip_value or config.clip_norm)
             epoch = min(record.config.epochs, full.config.epochs)
-            row = {"net": config.net, "clipped": clipped, "seed": config.seed, "epoch": epoch}
+            row = {
+                "net": config.net,
+                "clipped": clipped,
+                "rule": config.rules[-1],
+                "lr": config.lr,
+                "seed": config.seed,
+                "epoch": epoch,
+            }
             reached = {"fp32": _accuracy(full, epoch), "bf16": _accuracy(record, epoch), "before": _accuracy(full, epoch - 1)}
             rows.append(row | reached)
     return pd.DataFrame(rows)
