@@ -135,8 +135,7 @@ def status(
 def _rows(question: str | None, preset: str | None) -> tuple[str, dict[str, list[Cell]]]:
     """What status counts: what each row stands for, and its cells."""
     if preset and question:
-        cells = _cells(question, preset, False)
-        return "part", {part: [cell for cell in cells if cell.part == part] for part in dict.fromkeys(c.part for c in cells)}
+        return "part", publication.by_part(_cells(question, preset, False))
     if preset:
         return "question", {name: _cells(name, preset, False) for name in questions.QUESTIONS}
     return "preset", {name: _cells(question, name, False) for name in presets.PRESETS}
@@ -359,15 +358,16 @@ def _cells(question: str | None, preset: str, unverified_data: bool) -> list[Cel
 def _only(cells: list[Cell], given: Iterable[str]) -> list[Cell]:
     """Those of the cells that have, of every name that is given, one of its values."""
     names = ("part", "network", *Config.__dataclass_fields__)
+    wanted: dict[str, list[str]] = {}
     for text in given:
-        name, equals, _ = text.partition("=")
+        name, equals, value = text.partition("=")
         expect("only", text, bool(equals) and name in names, f"NAME=VALUE, with a name of {', '.join(names)}")
-    for name in names:
-        values = [text.removeprefix(f"{name}=") for text in given if text.startswith(f"{name}=")]
+        wanted.setdefault(name, []).append(value)
+    for name, values in wanted.items():
         there = dict.fromkeys(_told(cell, name) for cell in cells)
         for value in values:
             expect("only", f"{name}={value}", value in there, f"{name}= one of {'; '.join(there)}")
-        cells = [cell for cell in cells if not values or _told(cell, name) in values]
+        cells = [cell for cell in cells if _told(cell, name) in values]
     return cells
 
 

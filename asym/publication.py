@@ -165,7 +165,7 @@ def shown(question: str, records: dict[str, Record], levels: Iterable[str] = LEV
 
     A part of which nothing is published keeps the cells of its plan, so that the gap is seen.
     """
-    plan = {level: _by_part(cells(question, presets.load(level))) for level in levels}
+    plan = {level: by_part(cells(question, presets.load(level))) for level in levels}
     asked = dict.fromkeys(cell.part for cell in QUESTIONS[question].cells)
     result = Shown({}, [], [])
     for part in asked:
@@ -209,7 +209,8 @@ def _but_for_length(cell: Cell) -> tuple[str, Config]:
     return cell.network, replace(cell.config, seed=0, epochs=1)
 
 
-def _by_part(wanted: list[Cell]) -> dict[str, list[Cell]]:
+def by_part(wanted: list[Cell]) -> dict[str, list[Cell]]:
+    """The cells of each part, in their order."""
     parts: dict[str, list[Cell]] = {}
     for cell in wanted:
         parts.setdefault(cell.part, []).append(cell)
