@@ -23,7 +23,7 @@ from typer.core import TyperGroup
 
 from asym import bench, cost, gemm, grid, kernels, presets, publication, questions, tables, verify, versions
 from asym.atomic import whole
-from asym.bench import gpu, precision
+from asym.bench import gpu, machines, precision
 from asym.cells import Cell
 from asym.checks import expect, expect_device
 from asym.config import Config
@@ -185,7 +185,13 @@ def publish(question: Question = None, preset: PresetName = "cpu", figures: Path
 
 
 @app.command()
-def merge(folder: Path) -> None:
+def merge(
+    folder: Path,
+    again: Annotated[
+        Path | None,
+        typer.Option(help="figures: add the runs that differ, where another device made them, to those of the performance page."),
+    ] = None,
+) -> None:
     """Take over the runs that yours lacks: of another machine's folder of records, or the published ones (asym merge figures).
     Exit 1 if a file of it is no sound record."""
     merged = publication.merge(folder, Store())
@@ -199,6 +205,9 @@ def merge(folder: Path) -> None:
         f"{len(merged.new)} runs new, {len(merged.alike)} alike, {len(merged.differ)} differ, {len(merged.refused)} files refused"
     )
     console.print(counts)
+    if again:
+        path = again / precision.HOME / machines.FILE
+        console.print("{}: {} runs, {} of them new".format(path, *publication.add(machines.made_elsewhere(merged), path)))
     raise typer.Exit(1 if merged.refused else 0)
 
 
@@ -212,7 +221,8 @@ def stale(figures: Path = Path("figures")) -> None:
         if name in questions.QUESTIONS:
             runs, unasked = [record for _, record in publication.shown(name, library).found], publication.unasked(name, figures)
         else:
-            runs, unasked = publication.published(figures / name / publication.FILE), []
+            files = (figures / name / file for file in (publication.FILE, machines.FILE))
+            runs, unasked = [record for file in files for record in publication.published(file)], []
         old = versions.stale(runs)
         found += bool(old or unasked)
         if old:

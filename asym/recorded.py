@@ -1,5 +1,6 @@
 """A training step on a GPU as one CUDA graph: these nets' kernels end sooner than the next one can be launched."""
 
+import gc
 from collections.abc import Callable
 
 import torch
@@ -36,6 +37,7 @@ class Recorded:
             return None
         if self._graph is None:
             self._input, self._graph = input.clone(), torch.cuda.CUDAGraph()
+            gc.collect()  # now: the graph of an earlier run, if it went while this one is recorded, would break the recording
             with torch.cuda.graph(self._graph, stream=self._stream):
                 step(self._input)
         self._input.copy_(input)

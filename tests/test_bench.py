@@ -13,11 +13,12 @@ from made import record as made_up
 from typer.testing import CliRunner
 
 from asym import bench, cli, grid, nets, presets, versions
-from asym.bench import forms, goals, gpu, page, peers, precision, roofline
+from asym.bench import forms, goals, gpu, machines, page, peers, precision, roofline
 from asym.bench.goals import MET, MISSED, UNMEASURED, Goal
 from asym.config import Config
 from asym.layers import UntiedConv2d
 from asym.publication import publish, published
+from asym.questions import cells
 from asym.results import Store
 
 ROOT = Path(__file__).parent.parent
@@ -233,6 +234,39 @@ def test_the_pair_farthest_apart_is_named(monkeypatch):
     (row,) = page.show_pairs(Path("figures")).rows.to_dict("records")
     assert row["pairs"] == 2 and row["farthest apart"] == f"{HALF.rules[-1]}, lr 0.02, seed 7"
     assert (row["from"], row["to"]) == ("-40.00", "+0.00")
+
+
+def test_runs_made_twice_are_compared_by_seed_where_two_machines_made_them_from_one_copy_of_the_data():
+    asked = [cell for cell in cells("depth", presets.load("cpu")) if cell.network in ("DD0", "DDR4") and cell.part == "table 4"]
+    deep = [cell.config for cell in asked if cell.network == "DD0" and cell.config.loss == "ce"]
+    published = {cell.config.hash: made_up(cell.config, 0.5 + 0.01 * cell.config.seed) for cell in asked}
+
+    def elsewhere(config, accuracy, **provenance):
+        made = made_up(config, accuracy)
+        made.provenance.update({"device": "another"} | provenance)
+        return made
+
+    again = [elsewhere(config, 0.51 + 0.01 * config.seed) for config in deep]
+    (other,) = (cell.config for cell in asked if (cell.network, cell.config.loss, cell.config.seed) == ("DDR4", "hinge", 0))
+    found = machines.compare(reversed(asked), published, [elsewhere(other, 0.4), *again])
+    assert found[["part", "network", "loss", "seeds"]].to_numpy().tolist() == [
+        ["table 4", "DD0", "ce", 3],
+        ["table 4", "DDR4", "hinge", 1],
+    ]
+    row, single = found.to_dict("records")
+    assert (row["published"], row["again"], row["difference"], row["apart"]) == pytest.approx((51, 52, 1, 1))
+    assert (row["difference_half"], row["level_half"]) == pytest.approx((0, 0), abs=1e-9)  # paired: what seeds share falls out
+    epochs = deep[0].epochs
+    assert row["level"] == pytest.approx(sum((epochs - back) / epochs for back in range(20)) / 20)  # both grow linearly
+    assert row["seeds_apart"] == pytest.approx(math.sqrt(2))
+    assert (row["devices"], row["other_devices"]) == ("made up", "another")
+    assert single["difference"] == pytest.approx(-10) and math.isnan(single["seeds_apart"])
+    same_machine, other_copy = made_up(deep[0], 0.4), elsewhere(deep[1], 0.4, data_fingerprint="f" * 64)
+    assert machines.compare(asked, published, [same_machine, other_copy, made_up(HALF)]).empty
+
+
+def test_the_page_says_where_no_run_was_made_twice(tmp_path):
+    assert page.show_machines(tmp_path).data == "No run has been made twice yet."
 
 
 def test_the_precision_command_trains_publishes_and_prints(monkeypatch, tmp_path):

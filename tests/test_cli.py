@@ -424,12 +424,13 @@ def test_only_the_cells_that_are_asked_for_are_run(monkeypatch):
     assert len(asked) == 4
 
 
-def test_merging_tells_what_it_did(tmp_path):
-    def sound(record):
-        """With shares that are shares."""
-        halves = {name: [0.5] * record.config.layers for name in ("sign_agreement", "idle")}
-        return replace(record, epochs=[row | halves for row in record.epochs])
+def sound(record):
+    """With shares that are shares."""
+    halves = {name: [0.5] * record.config.layers for name in ("sign_agreement", "idle")}
+    return replace(record, epochs=[row | halves for row in record.epochs])
 
+
+def test_merging_tells_what_it_did(tmp_path):
     configs = [cell.config for cell in cells("dense", load("quick"))][:3]
     theirs = Store(tmp_path / "theirs")
     for config in configs:
@@ -443,6 +444,23 @@ def test_merging_tells_what_it_did(tmp_path):
     code, out, _ = asym("merge", str(theirs.folder))
     assert code == 1 and f"{theirs.path(configs[2])}: refused, " in out and "1 files refused" in out
     assert asym("merge", str(tmp_path / "nowhere"))[0] == 2
+
+
+def test_runs_that_another_machine_made_again_are_kept_beside_the_published_ones(tmp_path):
+    here, there = (cell.config for cell in cells("dense", load("quick"))[:2])
+    theirs, figures = Store(tmp_path / "theirs"), tmp_path / "figures"
+    for config in (here, there):
+        Store().save(sound(made_up(config, 0.25)))
+        made = sound(made_up(config))
+        if config == there:
+            made.provenance["device"] = "another"
+        theirs.save(made)
+    for new in (1, 0):
+        code, out, _ = asym("merge", str(theirs.folder), "--again", str(figures))
+        assert code == 0 and "2 differ" in out and f"again.parquet: 1 runs, {new} of them new" in out
+    (kept,) = publication.published(figures / "performance" / "again.parquet")
+    assert (kept.config, kept.provenance["device"]) == (there, "another")
+    assert publication.library(figures) == {}  # no page shows it as its own
 
 
 def test_memory_stores_a_line_for_each_kind_of_run(monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 """On a GPU: what the CPU gives, within rounding, and the same twice."""
 
+import gc
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from asym import data
 from asym.config import Config, last
-from asym.recorded import Recorded
+from asym.recorded import FIRST, Recorded
 from asym.rules import RULES
 from asym.train import Trainer, train
 
@@ -71,3 +72,25 @@ def test_a_recorded_step_does_what_the_step_does(net, rule, optimizer):
 def test_two_runs_are_the_same_to_the_last_bit():
     first, second = ([{**row, "seconds": 0} for row in train(RUN, device="cuda").epochs] for _ in range(2))
     assert repr(first) == repr(second)
+
+
+def test_the_graph_of_an_earlier_run_breaks_no_recording():
+    """It hangs in a cycle, and the collector runs in the midst of the recording."""
+    total, one = torch.zeros(3, device="cuda"), torch.ones(3, device="cuda")
+
+    def step(input):
+        if torch.cuda.is_current_stream_capturing():
+            gc.collect()
+        total.add_(input)
+
+    gc.disable()
+    try:
+        for _ in range(2):
+            recorded = Recorded(total.device)
+            for _ in range(FIRST + 1):
+                recorded(step, one)
+            recorded.itself = recorded
+            del recorded
+    finally:
+        gc.enable()
+    assert total.tolist() == [2 * (FIRST + 1)] * 3

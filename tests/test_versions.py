@@ -9,7 +9,7 @@ from made import record
 from typer.testing import CliRunner
 
 from asym import grid, publication, versions
-from asym.bench import precision
+from asym.bench import machines, precision
 from asym.cli import app
 from asym.config import Config
 from asym.presets import load
@@ -105,8 +105,9 @@ def test_the_build_names_the_pages_whose_runs_are_stale(tmp_path):
     assert lines[-1].endswith(f"of {len(QUESTIONS) + 1} pages are stale")
 
 
-def test_the_runs_in_bf16_of_the_performance_page_are_looked_at_too(tmp_path):
-    publication.publish([record(replace(CONFIG, precision="bf16"))], tmp_path / precision.HOME / publication.FILE)
+@pytest.mark.parametrize("file", [publication.FILE, machines.FILE])
+def test_the_runs_of_the_performance_page_are_looked_at_too(tmp_path, file):
+    publication.publish([record(replace(CONFIG, precision="bf16"))], tmp_path / precision.HOME / file)
     done = CliRunner().invoke(app, ["stale", "--figures", str(tmp_path)])
     assert done.exit_code == 1 and "performance: stale, 1 of its runs were made by other code" in done.stdout
 

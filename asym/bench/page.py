@@ -7,9 +7,11 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 
 from asym import presets, provenance, publication, tables
-from asym.bench import precision
+from asym.bench import machines, precision
 from asym.bench.goals import MET, MISSED
 from asym.numbered import Numbered
+from asym.quantities import LEVEL
+from asym.questions import QUESTIONS, cells
 
 FILE, GPU_FILE = "bench.json", "gpu.json"
 NET = {"dense": "dense", "poggio": "conv", "poggio_untied": "conv, untied"}
@@ -154,6 +156,35 @@ def show_pairs(figures: Path) -> Numbered | Markdown:
         )
     caption = "Published runs that have a twin in the other precision: test accuracy in bf16 minus that in fp32, in points."
     return _table(rows, "pairs", caption) if rows else Markdown("Not run yet.")
+
+
+def show_machines(figures: Path) -> Numbered | Markdown:
+    """The published runs that were made again on another machine beside those, net by net."""
+    asked = [cell for level in publication.LEVELS for question in QUESTIONS for cell in cells(question, presets.load(level))]
+    again = publication.published(figures / precision.HOME / machines.FILE)
+    rows = [
+        {
+            "cell": f"{row['part']}, {row['network']}",
+            "loss": row["loss"],
+            "epochs": row["epochs"],
+            "seeds": row["seeds"],
+            "published": tables.points(row["published"], row["published_half"]),
+            "again": tables.points(row["again"], row["again_half"]),
+            "difference": tables.points(row["difference"], row["difference_half"]),
+            f"over the last {LEVEL} epochs": tables.points(row["level"], row["level_half"]),
+            "one seed apart": tables.points(row["apart"]),
+            "two seeds apart": tables.points(row["seeds_apart"]),
+            "made on": row["devices"],
+            "again on": row["other_devices"],
+        }
+        for row in machines.compare(asked, publication.library(figures), again).to_dict("records")
+    ]
+    caption = (
+        "Test accuracy in % of runs made twice, on two machines: means with 95 % t intervals over seeds; the differences, paired "
+        "by seed, at the last epoch and on average over the last ones; how far the two ends of a seed lie apart (root mean "
+        "square), and how far those of two seeds where they were made first."
+    )
+    return _table(rows, "machines", caption) if rows else Markdown("No run has been made twice yet.")
 
 
 def _table(rows: list[dict], name: str, caption: str) -> Numbered:
