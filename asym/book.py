@@ -27,7 +27,7 @@ BESIDE = (
     "would with 95 % probability, which is wide where seeds scatter."
 )
 CLAIMS = (
-    "What each entry says, the original's value, and ours: the mean over seeds with its 95 % t interval, "
+    "What each entry says, the original's value where it prints one, and ours: the mean over seeds with its 95 % t interval, "
     "* of fewer than three seeds, † not of the planned data and epochs. A verdict in brackets has no part in the question's."
 )
 MARKED = (

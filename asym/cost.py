@@ -95,8 +95,8 @@ def show(question: str, figures: Path, name: str) -> Numbered:
         for entry in costs(question, figures).to_dict("records")
     ]
     caption = (
-        "What each preset costs. Time: that of the published runs, and of those not yet run an estimate at their rate; two cores "
-        "take half. Memory: of one process while it trains. Disk: of the stored runs."
+        "What each preset costs. Time: that of the runs published from a processor, and of the others an estimate at their rate; "
+        "two cores take half. Memory: of one process while it trains. Disk: of the stored runs."
     )
     return Numbered(pd.DataFrame(rows), name, caption, "costs")
 

@@ -109,6 +109,14 @@ def last_epoch(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.loc[runs.groupby(RUN)["epoch"].idxmax().sort_values()] if len(runs) else runs
 
 
+def last_in_common(runs: pd.DataFrame) -> pd.DataFrame:
+    """Each run's row at the last epoch to which all nets of its part are trained; that epoch stands as their length."""
+    if not len(runs):
+        return runs
+    common = runs.groupby("part")["epochs"].transform("min")
+    return last_epoch(runs.assign(epochs=common)[runs["epoch"] <= common])
+
+
 def best(rows: pd.DataFrame, value: str) -> pd.DataFrame:
     """Of each part and rule the learning rate at which the mean of a column over seeds is largest, the mean, of how many seeds,
     and whether the rate is the smallest or the largest tried."""

@@ -60,8 +60,8 @@ def show_claims(questions: list[dict], word: str) -> Numbered | Markdown:
     if not lines:
         return Markdown("None.")
     caption = (
-        "The original's value of each claim, and ours: the mean over seeds with its 95 % t interval. A verdict in brackets has "
-        "no part in its question's."
+        "Each claim, the original's value where it prints one, and ours: the mean over seeds with its 95 % t interval. A verdict "
+        "in brackets has no part in its question's."
     )
     return claims.as_table(lines, f"tbl-verdicts-{word.replace(' ', '-')}", caption, ("unit", "seeds", "verdict"), ("page",))
 

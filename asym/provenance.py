@@ -13,6 +13,7 @@ from IPython.display import HTML
 from asym.cells import Cell
 from asym.frames import RUN, doubt, names
 from asym.publication import Shown
+from asym.questions.dense import LOSS_WORDS
 from asym.results import Record
 
 Found = list[tuple[Cell, Record]]
@@ -98,28 +99,36 @@ def _key(cell: Cell, record: Record, told: list[str]) -> tuple:
 
 
 def _coverage(shown: Shown, plan: list[Cell]) -> list[str]:
-    """Of each part: which presets are shown, how many of their runs there are, these runs' epochs, and their nets where not all
-    nets of the plan are asked for."""
+    """Of each part: which presets are shown, how many of their runs there are, these runs' epochs, and their nets and losses
+    where not all of the plan are asked for."""
     told = []
     for part, of_part in shown.levels.items():
-        asked = [cell for cell in shown.cells if cell.part == part]
-        levels = dict.fromkeys(map(shown.level, asked))
-        planned = {cell.network for cell in plan if cell.part == part}
-        some = len(levels) == 1 and planned > {cell.network for cell in asked}
-        spans = [_span(level, shown, part, some or level != of_part) for level in levels]
+        levels = dict.fromkeys(shown.level(cell) for cell in shown.cells if cell.part == part)
+        planned = [cell for cell in plan if cell.part == part]
+        spans = [_span(level, shown, part, planned, len(levels) == 1 or level != of_part) for level in levels]
         told.append(f"{part}: {'; '.join(spans)}" if of_part else f"{part}: not run")
     return told
 
 
-def _span(level: str, shown: Shown, part: str, some: bool) -> str:
-    """some: of single nets alone, which it names."""
+def _span(level: str, shown: Shown, part: str, planned: list[Cell], named: bool) -> str:
+    """named: nets are named if they are not all of the plan's."""
     asked = [cell for cell in shown.cells if cell.part == part and shown.level(cell) == level]
     found = [record for cell, record in shown.found if cell.part == part and shown.level(cell) == level]
     epochs = sorted({record.config.epochs for record in found})
     span = f", {' to '.join(map(str, dict.fromkeys((epochs[0], epochs[-1]))))} epochs" if epochs else ""
     half = ", in bf16" if any(record.config.precision == "bf16" for record in found) else ""
-    of = f" of {', '.join(dict.fromkeys(cell.network for cell in asked))}" if some else ""
-    return f"{level}, {len(found)} of {len(asked)} runs{of}{span}{half}"
+    nets, losses = (dict.fromkeys(map(of, asked)) for of in (_net, _loss))
+    of = f" of {', '.join(nets)}" if named and {*map(_net, planned)} > nets.keys() else ""
+    by = f" {' and '.join(LOSS_WORDS[loss] for loss in losses).lower()}" if {*map(_loss, planned)} > losses.keys() else ""
+    return f"{level}, {len(found)} of {len(asked)} runs{of}{by}{span}{half}"
+
+
+def _net(cell: Cell) -> str:
+    return cell.network
+
+
+def _loss(cell: Cell) -> str:
+    return cell.config.loss
 
 
 def _seeds(records: Iterable[Record]) -> str:

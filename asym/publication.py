@@ -160,8 +160,8 @@ class Shown:
 
 def shown(question: str, records: dict[str, Record], levels: Iterable[str] = LEVELS) -> Shown:
     """Of each part of a question, the largest level of which at least one whole seed is published; and of single nets of the
-    original's tables, which are read epoch by epoch, the longer runs of a larger level on the same data: their first epochs are
-    those of the shorter ones. A figure's part is of one length, since figures set last epochs side by side.
+    original's tables the longer runs of a larger level on the same data: their first epochs are those of the shorter ones. What
+    sets last epochs side by side reads them at the last that all have (asym.frames.last_in_common, asym.quantities).
 
     A part of which nothing is published keeps the cells of its plan, so that the gap is seen.
     """
@@ -177,7 +177,7 @@ def shown(question: str, records: dict[str, Record], levels: Iterable[str] = LEV
             if _a_whole_seed(theirs, ours) and (not found or _same(ours, found)):
                 level, wanted, found = candidate, theirs, ours
         result.levels[part] = level
-        for larger in list(plan)[list(plan).index(level) + 1 :] if level and part.startswith("table") else ():
+        for larger in list(plan)[list(plan).index(level) + 1 :] if level else ():
             longer = _longer(wanted, plan[larger].get(part, []), records)
             if longer:
                 result.longer.update({cell.config: larger for cell in longer})
@@ -189,8 +189,9 @@ def shown(question: str, records: dict[str, Record], levels: Iterable[str] = LEV
 
 
 def _longer(wanted: list[Cell], theirs: list[Cell], records: dict[str, Record]) -> list[Cell]:
-    """The cells of a larger level that train nets of the wanted ones for longer, of each net that has such a run."""
-    epochs = {_but_for_length(cell): cell.config.epochs for cell in wanted}
+    """The cells of a larger level that train the tables' nets among the wanted ones for longer, of each net that has such a
+    run."""
+    epochs = {_but_for_length(cell): cell.config.epochs for cell in wanted if cell.of or cell.part.startswith("table")}
     longer = [cell for cell in theirs if cell.config.epochs > epochs.get(_but_for_length(cell), math.inf)]
     run = {_but_for_length(cell) for cell in longer if cell.config.hash in records}
     return [cell for cell in longer if _but_for_length(cell) in run]

@@ -132,6 +132,22 @@ def level(part: str, network: str, **fields: str) -> Quantity:
     return _over_the_last(mean, f"mean over {LEVEL} epochs", part, network, fields)
 
 
+def best_epoch(part: str, network: str, **fields: str) -> Quantity:
+    """The largest test accuracy of any epoch up to the last: a choice by the test data, to set beside figures that others so
+    chose."""
+    end = accuracy(part, network, **fields)
+
+    def at(evidence: Evidence, epoch: int) -> Values:
+        values, found = end.at(evidence, epoch), {}
+        for told, record in evidence.of(part, network, fields):
+            if told["seed"] in values:
+                best = max(row["test_accuracy"] for row in record.epochs if row["epoch"] <= epoch)
+                found[told["seed"]] = values[told["seed"]]._replace(value=100 * best)
+        return found
+
+    return Quantity(f"best epoch of {end.text}", "points", end.horizon, at)
+
+
 def _over_the_last(
     statistic: Callable[[list[float]], float], words: str, part: str, network: str, fields: dict[str, str]
 ) -> Quantity:

@@ -105,10 +105,15 @@ def test_a_run_that_two_parts_show_counts_once(table_2):
     assert len(provenance.distinct(twice.found)) == len(table_2.found)
 
 
-def test_nets_are_named_where_not_all_of_the_plan_are_asked_for(table_2):
+def test_nets_and_losses_are_named_where_not_all_of_the_plan_are_asked_for(table_2):
     few = [cell for cell in table_2.cells if cell.network in ("DS0", "DSR1") and cell.config.loss == "ce"]
     some = Shown({"table 2": "quick"}, few, [(cell, record(cell.config)) for cell in few[:3]])
-    assert provenance._coverage(some, questions.find("dense").cells) == ["table 2: quick, 3 of 4 runs of DS0, DSR1, 4 epochs"]
+    plan = questions.find("dense").cells
+    told = ["table 2: quick, 3 of 4 runs of DS0, DSR1 with cross entropy, 4 epochs"]
+    assert provenance._coverage(some, plan) == told
+    assert provenance._coverage(some, [cell for cell in plan if cell.config.loss == "ce"]) == [
+        told[0].replace(" with cross entropy", "")
+    ]
     assert provenance._coverage(some, few) == ["table 2: quick, 3 of 4 runs, 4 epochs"]
 
 

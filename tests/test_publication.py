@@ -201,10 +201,22 @@ def test_single_nets_are_shown_at_the_larger_level_that_trained_them_for_longer_
     assert [cell.config.seed for cell, _ in there.found if there.level(cell) == "paper"] == [0]  # the others are a gap
     assert sum(there.level(cell) == "paper" for cell in there.cells) == 3
     told = [line for line in provenance._coverage(there, find("conv_dense_head").cells) if line.startswith("table 6:")]
-    assert told == ["table 6: cpu, 12 of 12 runs, 5 epochs; paper, 1 of 3 runs of PGR1, 300 epochs"]
+    assert told == [
+        "table 6: cpu, 12 of 12 runs with cross entropy, 5 epochs; paper, 1 of 3 runs of PGR1 with cross entropy, 300 epochs"
+    ]
     quick = shown("conv_dense_head", records("conv_dense_head", "quick") | longer)  # of other data: not to be compared
     assert {quick.level(cell) for cell in quick.cells if cell.part == "table 6"} == {"quick"} and not quick.longer
-    assert not shown("multilayer", records("multilayer", "cpu") | longer).longer  # a figure's part is of one length
+    for question, part in (("multilayer", "conv"), ("clipping", "table 15")):  # wherever the net is shown, and no other net
+        elsewhere = shown(question, records(question, "cpu") | longer)
+        assert {(cell.part, cell.network) for cell in elsewhere.cells if elsewhere.level(cell) == "paper"} <= {(part, "PGR1")}
+        assert len(elsewhere.longer) == 3 * (question == "multilayer")
+
+
+def test_nets_of_no_table_are_shown_at_one_length():
+    """A learning rate is chosen among runs of one length."""
+    longer = [cell for cell in cells("beat_bp", load("paper")) if (cell.part, cell.network) == ("modern, dense", "bp, lr 0.001")]
+    library = records("beat_bp", "cpu", ["modern, dense"])
+    assert not shown("beat_bp", library | {cell.config.hash: record(cell.config, every=100) for cell in longer}).longer
 
 
 def test_a_part_that_no_published_level_runs_keeps_the_cells_of_its_plan():

@@ -9,7 +9,7 @@ import pytest
 from made import record
 
 from asym.cells import cell
-from asym.quantities import Evidence, accuracy, chosen, diverged, jumps, level, measure, overfit
+from asym.quantities import Evidence, accuracy, best_epoch, chosen, diverged, jumps, level, measure, overfit
 
 
 def run(network, reached=0.5, *, seed=0, epochs=10, part="a", planned=None, made=None, **options):
@@ -117,6 +117,17 @@ def test_the_level_is_the_mean_over_the_last_epochs():
     mean = statistics.mean(range(11, 31)) * 50 / 30
     assert values(level("a", "DS0"), *found) == {0: pytest.approx(mean), 1: pytest.approx(mean / 2)}
     assert values(level("a", "DS0"), run("DS0", epochs=19)) == {} and level("a", "DS0").unit == "points"
+
+
+def test_the_best_epoch_is_the_largest_accuracy_up_to_where_both_sides_are_read():
+    best, guess = best_epoch("a", "DS0"), run("DS0", 0.2, seed=1, epochs=10, made={"diverged_at": 9})
+    assert values(best, run("DS0", 0.5, epochs=10), guess) == {0: 50, 1: pytest.approx(16)} and best.unit == "points"
+    falling = run("DS0", 0.5, epochs=10)
+    falling[1].epochs[-1]["test_accuracy"] = 0.1
+    assert values(best, falling) == {0: 45} and values(accuracy("a", "DS0"), falling) == {0: 10}
+    shorter = run("DSR1", 0.4, epochs=4)  # where the longer one has 20 %
+    assert values(best_epoch("a", "DSR1") - best, falling, shorter) == {0: pytest.approx(20)}
+    assert whole(best, run("DS0", epochs=4, planned={"epochs": 10})) == {0: False}
 
 
 def test_runs_of_two_copies_of_the_data_say_so_and_have_no_difference():

@@ -12,7 +12,7 @@ from scipy import stats
 from asym import claims, frames, plots, tables
 from asym.cells import cell, table
 from asym.claims import Claim
-from asym.frames import at_epoch, beside_unclipped, frame, from_control, interval, last_epoch, layer_frame
+from asym.frames import at_epoch, beside_unclipped, frame, from_control, interval, last_epoch, last_in_common, layer_frame
 from asym.measures import MEASURES
 from asym.presets import load
 from asym.quantities import Evidence, accuracy
@@ -205,6 +205,22 @@ def test_a_diverged_run_stands_with_its_last_row_and_a_short_one_does_not_stand(
     assert at_epoch(runs, 3)[["seed", "epoch"]].values.tolist() == [[0, 3], [1, 3], [2, 3]]
     assert last_epoch(runs)[["seed", "epoch"]].values.tolist() == [[0, 9], [1, 3], [2, 4]]
     assert last_epoch(frame([])).empty
+
+
+def test_nets_of_several_lengths_stand_side_by_side_at_the_last_epoch_that_all_have():
+    plan = [
+        cell("a", "DSR1", epochs=9),
+        cell("a", "DS0", epochs=4),
+        cell("a", "DSR2", epochs=9, seed=1),
+        cell("b", "DS0", epochs=7),
+    ]
+    found = [(c, record(c.config, diverged_at=2 if c.network == "DSR2" else None)) for c in plan]
+    for runs in (frame(found), layer_frame(found).query("layer == 1")):
+        rows = last_in_common(runs)
+        assert rows[["part", "network", "epoch", "epochs"]].values.tolist() == [
+            ["a", "DSR1", 4, 4], ["a", "DS0", 4, 4], ["a", "DSR2", 2, 4], ["b", "DS0", 7, 7]
+        ]  # fmt: skip
+    assert last_in_common(frame([])).empty
 
 
 def test_a_line_over_the_number_of_layers_starts_at_the_control():
