@@ -125,7 +125,7 @@ def test_the_best_epoch_is_the_largest_accuracy_up_to_where_both_sides_are_read(
     falling = run("DS0", 0.5, epochs=10)
     falling[1].epochs[-1]["test_accuracy"] = 0.1
     assert values(best, falling) == {0: 45} and values(accuracy("a", "DS0"), falling) == {0: 10}
-    shorter = run("DSR1", 0.4, epochs=4)  # where the longer one has 20 %
+    shorter = run("DSR1", 0.4, epochs=4, planned={"epochs": 10})  # where the longer one has 20 %
     assert values(best_epoch("a", "DSR1") - best, falling, shorter) == {0: pytest.approx(20)}
     assert whole(best, run("DS0", epochs=4, planned={"epochs": 10})) == {0: False}
 
