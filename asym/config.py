@@ -37,7 +37,7 @@ class Config:
     loss: "ce" or "hinge"; optimizer: "adam" (Kingma and Ba 2015), "sgd" or "nesterov" (momentum 0.9); lr: step size.
     weight_decay: decoupled from Adam's gradient scale, on W and on a learned B; l2: lambda of lambda W added to W's gradient
     and so to that of a B which shares its update. clip_value, clip_norm: of the gradient, by element, by its norm over all W.
-    clip_weight: every weight is clipped to [-c, c] after each step; clip_feedback: B too.
+    clip_weight: every weight that learns is clipped to [-c, c] after each step; clip_feedback: every B too.
     epochs, batch (a partial last batch is dropped), seed, precision ("bf16": autocast).
 
     ValueError for a value or a combination that is not allowed, naming both.

@@ -84,11 +84,11 @@ def apart(function: Callable[[], Any]) -> Any:
 
 
 @cache
-def _remembered() -> str:
-    """The library measured to be the faster by this processor, torch and number of threads, kept in the user's cache."""
+def _remembered(threads: int) -> str:
+    """The library measured to be the faster by this processor and torch in so many threads, kept in the user's cache."""
     import platformdirs  # here, because a process that is told its library needs none of it
 
-    facts = f"{processor()} {torch.__version__} {torch.get_num_threads()}"
+    facts = f"{processor()} {torch.__version__} {threads}"
     file = Path(platformdirs.user_cache_dir("asym")) / f"gemm-{hashlib.sha256(facts.encode()).hexdigest()[:16]}.txt"
     try:
         known = file.read_text()
@@ -130,7 +130,7 @@ def library() -> str:
 
     $ASYM_GEMM decides where it is set (ValueError for other names), else a measurement that the user's cache remembers.
     """
-    chosen = os.environ.get("ASYM_GEMM") or _remembered()
+    chosen = os.environ.get("ASYM_GEMM") or _remembered(torch.get_num_threads())
     if chosen not in LIBRARIES:
         raise ValueError(f"$ASYM_GEMM must be one of {', '.join(LIBRARIES)}; got {chosen!r}")
     return chosen

@@ -34,7 +34,7 @@ from asym.frames import TEST_IMAGES
 from asym.holds import ATTEMPTS, PAUSE, Holds, Queue, Task
 from asym.progress import Bar, tell, tell_to
 from asym.results import Record, Store
-from asym.train import History, build, train
+from asym.train import History, build, expect_images, train
 
 Ended = tuple[Config, Record | BaseException | None]  # a run with its record, its error, or None: another grid has stored it
 
@@ -258,7 +258,7 @@ def run(
     copies = {(config.dataset, config.unverified_data) for config in missing}
     here = {name: data.load(name, unverified=unverified) for name, unverified in copies}
     for config in missing:
-        _expect_images(config, here[config.dataset])
+        expect_images(config, here[config.dataset])
     if missing:
         _warn_of_others(there.values(), {name: dataset.fingerprint for name, dataset in here.items()})
     deadline = math.inf if budget is None else time.monotonic() + budget
@@ -282,12 +282,6 @@ def run(
         config, error = next(iter(failed.items()))
         raise RuntimeError(f"{len(failed)} runs failed, the others are stored; first {config.to_dict()}: {error!r}") from error
     return Outcome(ran, done - ran, len(wanted) - done)
-
-
-def _expect_images(config: Config, dataset: data.Dataset) -> None:
-    for name, there in (("subset", dataset.train_labels), ("test_subset", dataset.test_labels)):
-        asked = getattr(config, name)
-        expect(name, asked, asked is None or asked <= len(there), f"at most {len(there)}, of {config.dataset}'s images")
 
 
 def _warn_of_others(there: Collection[Record], here: dict[str, str]) -> None:

@@ -49,11 +49,15 @@ class Probe:
     """Measures a net on one batch, against a backpropagation twin that holds the very same weights.
 
     images (N, C, H, W) standardised, labels (N,), criterion(logits, labels) -> loss, activations: the nonlinearity after each
-    weight layer but the last. ValueError for another module, or another number of activations.
+    weight layer but the last. ValueError for another module, for one whose weights are no parameters (parametrized, pruned), or
+    another number of activations.
     """
 
     def __init__(self, net: Network, images: Tensor, labels: Tensor, criterion: Callable, activations: Sequence[Callable]):
         expect("net", type(net).__name__, isinstance(net, Network), "an asym.network.Network")
+        computed = [index + 1 for index, layer in enumerate(net.layers) if "weight" not in layer._parameters]
+        given = f"computed ones in the layers {computed}"
+        expect("net", given, not computed, "one whose weights are parameters, no parametrized or pruned ones")
         between = len(net.layers) - 1
         expect("activations", len(activations), len(activations) == between, f"one a layer but the last, {between}")
         self.net, self.twin = net, net.twin()
@@ -62,12 +66,15 @@ class Probe:
 
     def measure(self) -> dict[str, list[float]]:
         """Every measure of MEASURES, one value a layer; NaN where a layer has none (no feedback, frozen, no nonlinearity)."""
-        training = self.net.training
+        modes = [(module, module.training) for module in self.net.modules()]
         self.net.eval(), self.twin.eval()
-        rows = [self._weights(layer, start) for layer, start in zip(self.net.layers, self.start, strict=True)]
-        for row, angles in zip(rows, self._errors(), strict=True):
-            row.update(angles)
-        self.net.train(training)
+        try:
+            rows = [self._weights(layer, start) for layer, start in zip(self.net.layers, self.start, strict=True)]
+            for row, angles in zip(rows, self._errors(), strict=True):
+                row.update(angles)
+        finally:
+            for module, training in modes:
+                module.training = training
         return {name: [float(row.get(name, NAN)) for row in rows] for name in MEASURES}
 
     @torch.no_grad()

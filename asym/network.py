@@ -67,7 +67,7 @@ class Network(nn.Module):
         """A net of the same steps and the very same weights (shared, not copied) that learns by backpropagation."""
         twin = copy.deepcopy(self, {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())})
         twin.direct = nn.ModuleDict()
-        for layer in twin.layers:
+        for layer in filter(lambda module: isinstance(module, FeedbackLayer), twin.modules()):  # those inside a step too
             layer.attach_feedback("bp")
         return twin
 
@@ -75,7 +75,7 @@ class Network(nn.Module):
         """x (N, ...) -> the last step's output. A given trace list receives every weight layer's passage."""
         taught = []
         for index, step in enumerate(self.steps):
-            wired = str(index) in self.direct
+            wired = str(index) in self.direct and _direct(step)  # which may have been given another rule
             if wired:
                 taught.append((self.direct[str(index)], x))
             y = step(x.detach() if wired else x)

@@ -43,7 +43,12 @@ def floating(*left_out: str, **tensors: Tensor | None) -> None:
 
 def _autocast(dtype: torch.dtype, first: Tensor) -> bool:
     """Whether autocast brings both to one dtype: it leaves float64 alone."""
-    return torch.float64 not in (dtype, first.dtype) and torch.is_autocast_enabled(first.device.type)
+    return torch.float64 not in (dtype, first.dtype) and autocasts(first.device)
+
+
+def autocasts(device: torch.device) -> bool:
+    """Whether autocast is on there; torch cannot say so of the meta device, which has none."""
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 
 def fits(name: str, tensor: Tensor, shape: tuple[int, ...], what: str) -> None:

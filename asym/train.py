@@ -88,8 +88,9 @@ class Trainer:
         checkpoint: Checkpoint | None = None,
     ):
         self.config, self.device = config, torch.device(device)
+        _check(dataset)
+        expect_images(config, dataset)
         self.dataset, self.evaluated = _parts(dataset, config)
-        _check(self.dataset, config.batch)
         self.layout = torch.contiguous_format if config.net == "dense" else torch.channels_last
         first = None
         if config.pretrained:  # it is the net's first step, never moves, and so is in every state
@@ -218,16 +219,23 @@ class Trainer:
                     layer.feedback.clamp_(-bound, bound)
 
 
+def expect_images(config: Config, dataset: data.Dataset) -> None:
+    """ValueError for a config that takes more images than the data set has."""
+    for name, there in (("subset", dataset.train_labels), ("test_subset", dataset.test_labels)):
+        asked = getattr(config, name)
+        expect(name, asked, asked is None or asked <= len(there), f"at most {len(there)}, of {dataset.name}'s images")
+    training = config.subset or len(dataset.train_labels)
+    expect("batch", config.batch, config.batch <= training, f"at most the {training} training images")
+    left = training - config.validation
+    expect("validation", config.validation, config.batch <= left, f"at most {training - config.batch}, to leave a batch")
+
+
 def _parts(dataset: data.Dataset, config: Config) -> tuple[data.Dataset, dict[str, tuple[Tensor, Tensor]]]:
     """What is trained on, and what is evaluated: the name of each accuracy with its images and labels."""
     dataset = dataset if config.subset is None else dataset.subset(config.subset)
-    if config.test_subset is not None and config.test_subset > len(dataset.test_labels):
-        raise ValueError(f"test_subset must be in 1..{len(dataset.test_labels)}, got {config.test_subset}")
     evaluated = {"test_accuracy": (dataset.test_images[: config.test_subset], dataset.test_labels[: config.test_subset])}
     if config.validation:
         rest = len(dataset.train_labels) - config.validation
-        if rest < config.batch:
-            raise ValueError(f"validation must leave a batch of {config.batch} training images; got {config.validation}")
         evaluated["validation_accuracy"] = (dataset.train_images[rest:], dataset.train_labels[rest:])
         dataset = dataset.subset(rest)
     return dataset, evaluated
@@ -258,15 +266,13 @@ def _pretrained(config: Config, dataset: data.Dataset, device: str, checkpoint: 
     return _KERNELS[key]
 
 
-def _check(dataset: data.Dataset, batch: int) -> None:
+def _check(dataset: data.Dataset) -> None:
     for name in ("train_images", "test_images"):
         dtype = getattr(dataset, name).dtype
         if dtype != torch.uint8:
             raise ValueError(f"{dataset.name}: {name} must be uint8; got {dtype}")
     if not (dataset.mean.isfinite() & dataset.std.isfinite() & (dataset.std > 0)).all():
         raise ValueError(f"{dataset.name}: mean must be finite and std > 0; got {dataset.mean.tolist()}, {dataset.std.tolist()}")
-    if batch > len(dataset.train_labels):
-        raise ValueError(f"batch must be at most the {len(dataset.train_labels)} training images; got {batch}")
 
 
 def train(

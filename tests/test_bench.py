@@ -48,6 +48,15 @@ def test_every_goal_is_of_forms_that_are_timed_in_its_group():
     assert bench.QUICK.keys() < bench.ROUNDS.keys()
 
 
+def test_a_form_that_failed_is_left_out_of_the_ceilings():
+    known = {"fp32 product, torch": [1.0], "memory copy": [1.0]}
+    found = bench._ceilings(known)
+    assert found.keys() == known.keys()
+    machine = {name: "" for name in ("processor", "torch", "date", "matrix_products", "threads", "commit")}
+    facts = page.facts({"ceilings": found, "goals": [], "machine": machine})
+    assert facts["memory"] == found["memory copy"] and math.isnan(facts["bf16"])
+
+
 def test_operations_and_traffic_of_a_known_net():
     trainer = forms.trainer("dense", "fa", 7)
     widths = (3072, *peers.HIDDEN, 10)
@@ -261,6 +270,11 @@ def test_runs_made_twice_are_compared_by_seed_where_two_machines_made_them_from_
     assert row["seeds_apart"] == pytest.approx(math.sqrt(2))
     assert (row["devices"], row["other_devices"]) == ("made up", "another")
     assert single["difference"] == pytest.approx(-10) and math.isnan(single["seeds_apart"])
+    short = replace(deep[0], epochs=5)
+    (row,) = machines.compare([replace(asked[0], config=short)], {short.hash: made_up(short)}, [elsewhere(short, 0.4)]).to_dict(
+        "records"
+    )
+    assert row["difference"] == pytest.approx(-10) and math.isnan(row["level"])  # most of it is the beginning
     same_machine, other_copy = made_up(deep[0], 0.4), elsewhere(deep[1], 0.4, data_fingerprint="f" * 64)
     assert machines.compare(asked, published, [same_machine, other_copy, made_up(HALF)]).empty
 

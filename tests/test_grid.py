@@ -242,6 +242,21 @@ def test_the_processor_is_the_processor_by_whatever_number(store, monkeypatch):
     assert asked == [grid.cores(), "cpu"]
 
 
+def test_a_library_chosen_in_several_threads_is_not_that_of_one(monkeypatch, tmp_path):
+    """A layer that was used before chose for its own threads."""
+    monkeypatch.delenv("ASYM_GEMM", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(grid.gemm, "apart", lambda measured: "onednn" if torch.get_num_threads() == 2 else "stock")
+    grid.gemm._remembered.cache_clear()
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert (grid.gemm.library(), grid.library(), grid.gemm.library()) == ("onednn", "stock", "onednn")
+    finally:
+        torch.set_num_threads(before)
+        grid.gemm._remembered.cache_clear()
+
+
 def test_workers_are_told_the_library_of_their_one_thread(monkeypatch):
     monkeypatch.setattr(grid.gemm, "library", lambda: f"of {torch.get_num_threads()}")
     before = torch.get_num_threads()
@@ -252,10 +267,18 @@ def test_workers_are_told_the_library_of_their_one_thread(monkeypatch):
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("name", "there"), [("subset", 60_000), ("test_subset", 10_000)])
-def test_more_images_than_there_are_are_refused_before_any_run(store, name, there):
-    with pytest.raises(ValueError, match=f"{name} must be at most {there}, of fashion_mnist's images; got 100000"):
-        grid.run([*GRID, replace(TINY, **{name: 100_000})], store)
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("subset", "60000, of fashion_mnist's images"),
+        ("test_subset", "10000, of fashion_mnist's images"),
+        ("batch", "the 60000 training images"),
+        ("validation", f"{60_000 - TINY.batch}, to leave a batch"),
+    ],
+)
+def test_more_images_than_there_are_are_refused_before_any_run(store, name, allowed):
+    with pytest.raises(ValueError, match=f"{name} must be at most {allowed}; got 100000"):
+        grid.run([*GRID, replace(TINY, **{"subset": None, name: 100_000})], store)
     assert not store.folder.exists() and not workers()
 
 

@@ -444,3 +444,16 @@ def test_a_parametrized_weight_is_read_once_a_forward(kind):
         assert len(drawn) == 1
         if rule in ("usf", "frsf"):
             assert torch.equal(layer.feedback_path(drawn[0]) == 0, drawn[0] == 0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("kind", reference.PLAIN)
+def test_shapes_are_inferred_without_numbers(kind, rule):
+    """On torch's meta device, which has no autocast to ask for."""
+    layer, x = reference.layer(kind, rule), reference.images(kind)
+    expected = layer(x).shape
+    layer, x = layer.to("meta"), x.to("meta").requires_grad_()
+    y = layer(x)
+    y.backward(torch.empty_like(y))
+    assert (y.shape, layer.weight.grad.shape, y.device.type) == (expected, layer.weight.shape, "meta")
+    assert (x.grad is None) == RULES[rule].direct

@@ -8,6 +8,7 @@ import reference
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 import asym
 from asym import nets
@@ -98,6 +99,17 @@ def test_a_probe_asks_for_a_network_and_its_nonlinearities():
         Probe(nn.Sequential(), images, labels, F.cross_entropy, [F.relu] * 2)
     with pytest.raises(ValueError, match="activations must be one a layer but the last, 2; got 1"):
         Probe(net, images, labels, F.cross_entropy, [F.relu])
+
+
+@pytest.mark.parametrize("compute", [parametrizations.weight_norm, lambda layer: prune.identity(layer, "weight")])
+def test_a_weight_that_is_computed_is_not_measured(compute):
+    net = dense("bp", "fa", "fa")
+    compute(net.layers[1])
+    told = (
+        r"net must be one whose weights are parameters, no parametrized or pruned ones; got 'computed ones in the layers \[2\]'"
+    )
+    with pytest.raises(ValueError, match=told):
+        probe(net)
 
 
 def test_tensors_of_two_shapes_have_no_angle():
@@ -281,6 +293,19 @@ def test_measuring_leaves_no_trace(rule):
         assert repr(first) == repr(second)
     assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), before.state_dict().values(), strict=True))
     assert all(torch.equal(p.grad, g) for p, g in zip(net.parameters(), gradients, strict=True))
+
+
+def test_measuring_leaves_each_module_in_its_mode_whatever_happens():
+    steps = [nn.Flatten(), asym.Linear(30, 6), nn.BatchNorm1d(6), nn.Tanh(), asym.Linear(6, CLASSES, rule="fa")]
+    net = Network(*steps, example_input=torch.zeros(2, *SHAPE)).double().train()
+    net.steps[2].eval()  # whose statistics are frozen
+    modes = [module.training for module in net.modules()]
+    looking = probe(net)
+    looking.measure()
+    assert [module.training for module in net.modules()] == modes
+    with torch.no_grad(), pytest.raises(RuntimeError, match="does not require grad"):
+        looking.measure()
+    assert [module.training for module in net.modules()] == modes
 
 
 def test_measuring_leaves_dropout_out():

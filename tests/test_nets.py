@@ -11,6 +11,7 @@ from torch import nn
 import asym
 from asym import nets
 from asym.config import last
+from asym.measures import Probe, angle
 from asym.network import Network
 from asym.rules import RULES, Rule
 from asym.train import train
@@ -247,6 +248,51 @@ def test_twin_of_a_converted_net_shares_what_is_no_feedback_layer():
     x = torch.randn(6, 4)
     net(x)
     assert torch.equal(net.eval()(x), twin.eval()(x))
+
+
+class Residual(nn.Module):
+    """A layer with feedback inside a step."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = asym.Linear(4, 4, rule="fa", bias=False)
+
+    def forward(self, x):
+        return x + torch.tanh(self.inner(x))
+
+
+def test_the_twin_learns_by_backpropagation_inside_its_steps_too():
+    x, labels = torch.randn(6, 5), torch.arange(6) % 3
+    net = Network(asym.Linear(5, 4, bias=False), Residual(), asym.Linear(4, 3, bias=False), example_input=x)
+
+    def sent(model):
+        """What reaches the first weight."""
+        return torch.autograd.grad(nn.functional.cross_entropy(model(x), labels), next(model.parameters()))[0]
+
+    twin, right = net.twin(), asym.convert(net, "bp")
+    assert twin.steps[1].inner.rule == "bp" and twin.steps[1].inner.weight is net.steps[1].inner.weight
+    assert torch.equal(sent(twin), sent(right)) and not torch.allclose(sent(net), sent(right))
+    assert net.steps[1].inner.rule == "fa"
+    told = Probe(net, x, labels, nn.functional.cross_entropy, [torch.tanh]).measure()["gradient_angle"]
+    assert told[0] == pytest.approx(float(angle(sent(net), sent(right)))) and told[0] > 1
+
+
+@pytest.mark.parametrize("rule", ["fa", "bp", "usf"])
+def test_a_layer_taught_directly_follows_the_rule_that_it_is_given_next(rule):
+    x = torch.randn(6, 4)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    net = asym.convert(model, "dfa", example_input=x)
+
+    def first(net):
+        return torch.autograd.grad(net(x).square().sum(), next(net.parameters()))[0]
+
+    taught = first(net)
+    net.layers[1].attach_feedback(rule, torch.Generator().manual_seed(1))
+    alike = asym.convert(model, {"2": rule})
+    alike[2].attach_feedback(rule, torch.Generator().manual_seed(1))
+    assert torch.equal(first(net), first(alike)) and not torch.allclose(first(net), taught)
+    net.layers[1].attach_feedback("dfa")
+    assert torch.equal(first(net), taught)
 
 
 def test_a_rule_a_network_and_a_training_are_made_of_what_they_name():

@@ -155,7 +155,8 @@ def _beside_epochs(pool: ProcessPoolExecutor) -> float:
 def _ceilings(seconds: Seconds) -> dict[str, float]:
     """Operations (Gflop/s) and memory (GB/s) at the best of the rounds: other work only ever slows a machine."""
     products = {form: 2 * GEMM**3 / min(seconds[form]) / 1e9 for pair in PRODUCTS.values() for form in pair if form in seconds}
-    return products | {form: 4 * STREAM * arrays / min(seconds[form]) / 1e9 for form, arrays in MEMORY.items()}
+    memory = {form: 4 * STREAM * arrays / min(seconds[form]) / 1e9 for form, arrays in MEMORY.items() if form in seconds}
+    return products | memory
 
 
 def _point(net: str, seconds: float) -> dict:

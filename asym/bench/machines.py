@@ -64,4 +64,6 @@ def _end(record: Record) -> float:
 
 
 def _level(record: Record) -> float:
-    return 100 * mean(row["test_accuracy"] for row in record.epochs[-LEVEL:])
+    """NaN for a run of fewer epochs, or that diverged: where it ended is not its level."""
+    last = [row["test_accuracy"] for row in record.epochs if row["epoch"] > 0][-LEVEL:]
+    return 100 * mean(last) if len(last) == LEVEL and not record.diverged else math.nan

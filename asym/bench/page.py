@@ -1,6 +1,7 @@
 """The performance page: a stored report of the bench as tables and as a roofline."""
 
 import json
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -38,7 +39,8 @@ def facts(report: dict) -> dict[str, str | float]:
     """What the prose names: the machine, its ceilings, and how many goals are met."""
     verdicts = [row["verdict"] for row in report["goals"]]
     best = {
-        kind: max(v for name, v in report["ceilings"].items() if name.startswith(kind)) for kind in ("fp32", "bf16", "memory")
+        kind: max((v for name, v in report["ceilings"].items() if name.startswith(kind)), default=math.nan)
+        for kind in ("fp32", "bf16", "memory")
     }
     machine = report["machine"]
     named = {name: machine[name] for name in ("processor", "torch", "date", "matrix_products")}
