@@ -91,7 +91,7 @@ def test_a_cluster_loses_a_worker_gains_one_and_waits_for_a_slow_one(store, clus
             disturbed.result()
         assert done.exit_code == 0, done.output
         assert f"{len(wanted)} runs made, 0 there before, 0 left" in done.output
-        with pytest.raises(RuntimeError, match="1 runs failed, the others are stored.*70000"):
+        with pytest.raises(RuntimeError, match="1 runs failed, the others are stored.*10000000000000"):
             grid.run([BAD, GRID[0]], store, executor=client.get_executor())
     for config in (*wanted, GRID[0]):
         record = store.load(config)

@@ -36,7 +36,7 @@ from asym.train import build
 TINY = Config(subset=500, hidden=(8,), rules=("bp", "fa"))
 GRID = [replace(TINY, seed=seed, rules=("bp", rule)) for seed in (0, 1) for rule in ("bp", "fa", "shared_update")]
 LONG = replace(TINY, epochs=100_000)  # hours
-BAD = replace(TINY, subset=None, batch=70_000)  # more than there are: this run raises
+BAD = replace(TINY, hidden=(10**13,))  # more than torch counts to: this run raises
 QUICK = [cell.config for cell in cells("dense", load("quick"))]
 
 
@@ -208,7 +208,9 @@ def test_local_processes_survive_the_death_of_one(store, undisturbed):
 def test_a_run_that_raises_is_named_after_the_others_are_stored(store, threads, undisturbed):
     configs = [GRID[0], BAD, GRID[1], replace(BAD, seed=1), GRID[2]]
     for left in (2, 2):
-        with pytest.raises(RuntimeError, match=r"^2 runs failed, the others are stored; first .*70000.*batch must be") as caught:
+        with pytest.raises(
+            RuntimeError, match=r"^2 runs failed, the others are stored; first .*10000000000000.*out_features must be"
+        ) as caught:
             grid.run(configs, store, executor=threads)
         assert isinstance(caught.value.__cause__, ValueError)
         assert len(stored(store)) == len(configs) - left
