@@ -21,14 +21,14 @@ from rich.table import Column, Table
 from tqdm import tqdm
 from typer.core import TyperGroup
 
-from asym import bench, cost, gemm, grid, kernels, presets, publication, questions, tables, verify, versions
+from asym import bench, cost, data, gemm, grid, kernels, presets, publication, questions, tables, verify, versions
 from asym.atomic import whole
 from asym.bench import gpu, machines, precision
 from asym.cells import Cell
 from asym.checks import expect, expect_device
 from asym.config import Config
 from asym.data import DataError
-from asym.results import Record, Store
+from asym.results import Record, Store, first_difference
 
 
 class Commands(TyperGroup):
@@ -130,6 +130,8 @@ def status(
         numbers = (cells, len(configs), len(configs) - len(left), len(left), sum(config.epochs for config in left))
         table.add_row(name, *map(str, numbers), *(_hours(left, records, device) for device in devices))
     console.print(table, f"untied convolution: {kernels.untied()}", sep="\n")
+    if not figures.is_dir():
+        console.print(f"no folder {figures} of published runs is here: the hours are told by your runs alone", soft_wrap=True)
 
 
 def _rows(question: str | None, preset: str | None) -> tuple[str, dict[str, list[Cell]]]:
@@ -193,11 +195,12 @@ def merge(
     ] = None,
 ) -> None:
     """Take over the runs that yours lacks: of another machine's folder of records, or the published ones (asym merge figures).
-    Exit 1 if a file of it is no sound record."""
+    Exit 1 if a file of it is no sound record, or if there is none."""
     merged = publication.merge(folder, Store())
     for ours, theirs in merged.differ:
         ends = (f"{100 * record.epochs[-1]['test_accuracy']:.2f} % on {record.provenance['device']}" for record in (ours, theirs))
-        console.print("{}: yours stays, {}; theirs {}".format(ours.config.hash, *ends), soft_wrap=True)
+        told = "{}: yours stays, {}; theirs {}".format(ours.config.hash, *ends)
+        console.print(f"{told} ({first_difference(ours, theirs)})", soft_wrap=True)
     for path, reason in merged.refused.items():
         name = str(path).encode(errors="backslashreplace").decode()  # a name need not be text
         console.print(f"{name}: refused, {reason}", soft_wrap=True)
@@ -208,7 +211,10 @@ def merge(
     if again:
         path = again / precision.HOME / machines.FILE
         console.print("{}: {} runs, {} of them new".format(path, *publication.add(machines.made_elsewhere(merged), path)))
-    raise typer.Exit(1 if merged.refused else 0)
+    found = bool(merged.new or merged.alike or merged.differ)
+    if not found and not merged.refused:
+        console.print(f"{folder} holds no records: the folder is that of another's runs, or of published ones")
+    raise typer.Exit(0 if found and not merged.refused else 1)
 
 
 @app.command()
@@ -246,6 +252,7 @@ def check(
     """Derive every published number and claim again, from the published runs or from retrained ones; exit 1 on a mismatch."""
     if rerun not in (None, "quick"):
         raise typer.BadParameter(f"rerun must be quick; got {rerun!r}")
+    expect("figures", str(figures), figures.is_dir(), "a folder")
     names = [question] if question else list(questions.QUESTIONS)
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:  # one for all: questions share runs
@@ -312,6 +319,8 @@ def memories(figures: Path = Path("figures"), unverified_data: Unverified = Fals
     plan = [cell.config for name in presets.PRESETS for cell in _cells(None, name, unverified_data)]
     figures.mkdir(parents=True, exist_ok=True)
     _expect_writable(figures)
+    for name, unverified in {(config.dataset, config.unverified_data) for config in plan}:
+        data.load(name, unverified=unverified)  # what is missing is told before the first measurement
     rows = [cost.row(config, cost.measure(config)) for config in tqdm(cost.kinds(plan), unit="run", disable=None)]
     with whole(figures / cost.FILE) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
@@ -325,12 +334,13 @@ def precisions(
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes of one thread each; the cores by default.")] = None,
     unverified_data: Unverified = False,
 ) -> None:
-    """Train three cells in fp32 and in bf16, publish the bf16 runs, and print where both end: test accuracy in %."""
+    """Train what neither you nor the published runs have of three cells in fp32 and in bf16, publish the bf16 runs, and print
+    where both end: test accuracy in %."""
     compared = precision.run(presets.load(preset, unverified_data=unverified_data), figures, Store(), jobs=jobs)
-    table = _table("cell", "seeds", "fp32", "bf16", "bf16 - fp32", "times as fast", title=f"preset {preset}")
+    table = _table("cell", "seeds", "fp32", "bf16", "bf16 - fp32", title=f"preset {preset}")
     for row in compared.to_dict("records"):
         numbers = (tables.points(row[name], row[f"{name}_half"]) for name in ("fp32", "bf16", "difference"))
-        table.add_row(f"{row['part']}, {row['network']}", str(row["seeds"]), *numbers, tables.points(row["speed"]))
+        table.add_row(f"{row['part']}, {row['network']}", str(row["seeds"]), *numbers)
     console.print(table)
 
 

@@ -21,7 +21,6 @@ from functools import cache
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
-from statistics import median
 
 import torch
 
@@ -43,6 +42,7 @@ TRAINING_IMAGES = 50_000  # of a whole data set, near enough for an estimate
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 ON_GPU = "convolutions in TF32"
 DEVICES = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
+NEAREST = 20  # runs that together tell a rate
 FEW = 10  # a run tells the rate of those on at most so many times its images
 NO_WORKER = (
     "no worker process gets as far as its first run; what stops it stands above. Each of them imports the script that runs the "
@@ -166,8 +166,8 @@ def _record(history: History, told: dict[str, str | int | float]) -> Record:
 
 
 def estimate(configs: Iterable[Config], records: Iterable[Record], rate: float | None = RATE) -> float:
-    """Roughly how many seconds of one worker the configs need, at the rate that the longest of the records tell for each net in
-    each precision, or in fp32 where none tells of another. A run on few images tells nothing of one on many.
+    """Roughly how many seconds of one worker the configs need, each at the rate of the records that took about as many operations
+    in its net and precision, or in fp32 where none tells of another. A run on few images tells nothing of one on many.
 
     rate: operations a second of a net that none tells of; NaN is returned if there is such a net and it is None.
     """
@@ -176,17 +176,19 @@ def estimate(configs: Iterable[Config], records: Iterable[Record], rate: float |
         taken, config = record.provenance.get("seconds"), record.config
         if taken and not record.diverged:
             operations = _operations(config)
-            known.setdefault((config.net, config.precision), []).append((operations, operations / taken, _images(config)))
+            known.setdefault((config.net, config.precision), []).append((operations, taken, _images(config)))
 
     @cache
-    def told(net: str, precision: str, images: int) -> float | None:
-        # locally connected layers take longer for an operation, small batches and short runs for all of them
+    def told(net: str, precision: str, images: int, operations: float) -> float | None:
+        # locally connected layers take longer for an operation, narrow nets, small batches and short runs for all of them
         alike = [pair for pair in known.get((net, precision), ()) if images <= FEW * pair[2]]
-        return median(rate for _, rate, _ in sorted(alike, reverse=True)[:20]) if alike else None
+        nearest = sorted(alike, key=lambda pair: abs(math.log(pair[0] / operations)))[:NEAREST]
+        return sum(operations for operations, _, _ in nearest) / sum(taken for _, taken, _ in nearest) if alike else None
 
     def seconds(config: Config) -> float:
-        speeds = (told(config.net, precision, _images(config)) for precision in (config.precision, "fp32"))
-        return _operations(config) / (next(filter(None, speeds), rate) or math.nan)
+        operations = _operations(config)
+        speeds = (told(config.net, precision, _images(config), operations) for precision in (config.precision, "fp32"))
+        return operations / (next(filter(None, speeds), rate) or math.nan)
 
     return sum(map(seconds, configs))
 

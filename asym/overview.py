@@ -86,7 +86,8 @@ def _link(text: str, entry: dict) -> str:
 
 
 def beside_published(figures: Path, preset: str, store: Store) -> pd.DataFrame:
-    """Every number that both the store's runs of a preset and the published ones give.
+    """Every number that both the store's runs of a preset and the published ones give; a published run that the store has taken
+    over is none of its own.
 
     The columns of verify.compare, with the question, and agrees: whether the values do, within the tolerance, from however many
     seeds; empty without runs. ValueError lists the presets.
@@ -95,7 +96,9 @@ def beside_published(figures: Path, preset: str, store: Store) -> pd.DataFrame:
     for name, question in QUESTIONS.items():
         asked = cells(name, level)
         theirs = [(cell, published[cell.config.hash]) for cell in asked if cell.config.hash in published]
-        sides = [claims.judge(question.claims, Evidence(runs)) for runs in (theirs, store.find(asked))]
+        made_elsewhere = {cell.config.hash: record.provenance for cell, record in theirs}
+        mine = [(cell, run) for cell, run in store.find(asked) if run.provenance != made_elsewhere.get(cell.config.hash)]
+        sides = [claims.judge(question.claims, Evidence(runs)) for runs in (theirs, mine)]
         compared = verify.compare(*sides, on=["claim"]).dropna(subset=["value_published", "value_derived"])
         differs = compared["differs"].str.split(", ").map(set)
         found.append(compared.assign(question=name, agrees=~differs.map({"value"}.issubset).astype(bool)))

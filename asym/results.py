@@ -174,6 +174,15 @@ def _outcome(record: Record) -> str:
     return json.dumps([record.diverged, record.provenance.get("data_fingerprint"), rows], sort_keys=True)
 
 
+def first_difference(ours: Record, theirs: Record) -> str:
+    """Where two records of a config part, in words: the epoch and the column."""
+    for a, b in zip(ours.epochs, theirs.epochs, strict=False):  # a diverged one is shorter
+        for name in a:
+            if name != "seconds" and json.dumps(a[name]) != json.dumps(b.get(name)):
+                return f"first apart at epoch {a['epoch']}, in {name}"
+    return "of another length, or copy of the data"
+
+
 def _dump(record: Record) -> str:
     """JSON with the columns of the epochs as lists, null for NaN, and a digest of all of it."""
     names = list(record.epochs[0])

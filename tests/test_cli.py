@@ -395,8 +395,11 @@ def test_publishing_replaces_what_is_stale(tmp_path):
 
 
 def test_stale_pages_are_looked_for_where_there_is_a_folder(tmp_path):
-    code, _, err = asym("stale", "--figures", str(tmp_path / "nowhere"))
-    assert code == 2 and f"figures must be a folder; got '{tmp_path / 'nowhere'}'" in err
+    for command in ("stale", "verify"):
+        code, _, err = asym(command, "--figures", str(tmp_path / "nowhere"))
+        assert code == 2 and f"figures must be a folder; got '{tmp_path / 'nowhere'}'" in err
+    code, out, _ = asym("status", "--preset", "smoke", "--figures", str(tmp_path / "nowhere"))
+    assert code == 0 and f"no folder {tmp_path / 'nowhere'} of published runs is here: " in out
 
 
 def test_all_questions_are_run_seed_by_seed(monkeypatch):
@@ -439,11 +442,15 @@ def test_merging_tells_what_it_did(tmp_path):
     Store().save(sound(made_up(configs[1], 0.25)))
     code, out, err = asym("merge", str(theirs.folder))
     assert (code, err) == (0, "") and "1 runs new, 1 alike, 1 differ, 0 files refused" in out
-    assert f"{configs[1].hash}: yours stays, 25.00 % on made up; theirs 50.00 % on made up" in out
+    apart = "(first apart at epoch 1, in train_accuracy)"
+    assert f"{configs[1].hash}: yours stays, 25.00 % on made up; theirs 50.00 % on made up {apart}" in out
     theirs.path(configs[2]).write_text("half a rec")
     code, out, _ = asym("merge", str(theirs.folder))
     assert code == 1 and f"{theirs.path(configs[2])}: refused, " in out and "1 files refused" in out
     assert asym("merge", str(tmp_path / "nowhere"))[0] == 2
+    (tmp_path / "empty").mkdir()
+    code, out, _ = asym("merge", str(tmp_path / "empty"))
+    assert code == 1 and f"{tmp_path / 'empty'} holds no records: " in out
 
 
 def test_runs_that_another_machine_made_again_are_kept_beside_the_published_ones(tmp_path):
@@ -464,14 +471,25 @@ def test_runs_that_another_machine_made_again_are_kept_beside_the_published_ones
 
 
 def test_memory_stores_a_line_for_each_kind_of_run(monkeypatch, tmp_path):
+    loaded = []
+    monkeypatch.setattr(cli.data, "load", lambda name, unverified: loaded.append((name, unverified)))
     monkeypatch.setattr(cost, "measure", lambda config: 100.4 if config.net == "dense" else 200.0)
     code, shown, _ = asym("memory", "--figures", str(tmp_path))
+    assert sorted(loaded) == [("cifar10", False), ("cifar100", False), ("fashion_mnist", False)]
     stored = pd.read_csv(tmp_path / cost.FILE)
     assert code == 0 and "poggio_untied" in shown
     assert set(stored.loc[stored["net"] == "dense", "memory"]) == {100} and set(stored["memory"]) == {100, 200}
     wanted = {cost._kind(cell.config) for name in presets.PRESETS for q in QUESTIONS for cell in cells(q, load(name))}
     assert {tuple(entry[name] for name in cost.KIND) for entry in stored.to_dict("records")} == wanted
     assert set(cost._memory(Path("figures") / cost.FILE)) == wanted  # what the book shows was measured of these presets
+
+
+def test_memory_tells_what_data_is_missing_before_it_measures(monkeypatch, tmp_path):
+    measured = []
+    monkeypatch.setenv("ASYM_DATA", str(tmp_path))
+    monkeypatch.setattr(cost, "measure", measured.append)
+    code, _, err = asym("memory", "--figures", str(tmp_path))
+    assert code == 2 and "has no cifar" in err and measured == []
 
 
 def test_a_pipe_gets_whole_lines():
