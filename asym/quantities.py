@@ -124,41 +124,36 @@ def alone(network: str, **fields: str) -> Quantity:
 
 def jumps(part: str, network: str, **fields: str) -> Quantity:
     """How much the test accuracy jumps from epoch to epoch at the end: its standard deviation over the last 20 epochs."""
-    return _over_the_last(stdev, f"standard deviation over {LEVEL} epochs", part, network, fields)
+    return _over_epochs(stdev, f"standard deviation over {LEVEL} epochs", part, network, fields, LEVEL)
 
 
 def level(part: str, network: str, **fields: str) -> Quantity:
     """Where the test accuracy is at the end whatever it jumps by: its mean over the last 20 epochs."""
-    return _over_the_last(mean, f"mean over {LEVEL} epochs", part, network, fields)
+    return _over_epochs(mean, f"mean over {LEVEL} epochs", part, network, fields, LEVEL)
 
 
 def best_epoch(part: str, network: str, **fields: str) -> Quantity:
     """The largest test accuracy of any epoch up to the last: a choice by the test data, to set beside figures that others so
     chose."""
-    end = accuracy(part, network, **fields)
-
-    def at(evidence: Evidence, epoch: int) -> Values:
-        values, found = end.at(evidence, epoch), {}
-        for told, record in evidence.of(part, network, fields):
-            if told["seed"] in values:
-                best = max(row["test_accuracy"] for row in record.epochs if row["epoch"] <= epoch)
-                found[told["seed"]] = values[told["seed"]]._replace(value=100 * best)
-        return found
-
-    return Quantity(f"best epoch of {end.text}", "points", end.horizon, at)
+    return _over_epochs(max, "best epoch", part, network, fields)
 
 
-def _over_the_last(
-    statistic: Callable[[list[float]], float], words: str, part: str, network: str, fields: dict[str, str]
+def _over_epochs(
+    statistic: Callable[[list[float]], float],
+    words: str,
+    part: str,
+    network: str,
+    fields: dict[str, str],
+    last: int | None = None,
 ) -> Quantity:
-    """Of the test accuracy over the last 20 epochs; a run of fewer has none: most of it is the beginning."""
+    """Of the test accuracy over all epochs, or over so many last ones; a run of fewer has none: most of it is the beginning."""
     end = accuracy(part, network, **fields)
 
     def at(evidence: Evidence, epoch: int) -> Values:
-        values, last, found = end.at(evidence, epoch), range(max(1, epoch - LEVEL + 1), epoch + 1), {}
+        values, first, found = end.at(evidence, epoch), max(1, epoch - last + 1) if last else 0, {}
         for told, record in evidence.of(part, network, fields):
-            accuracies = [row["test_accuracy"] for row in record.epochs if row["epoch"] in last]
-            if len(accuracies) == LEVEL:
+            accuracies = [row["test_accuracy"] for row in record.epochs if first <= row["epoch"] <= epoch]
+            if told["seed"] in values and len(accuracies) >= (last or 1):
                 found[told["seed"]] = values[told["seed"]]._replace(value=100 * statistic(accuracies))
         return found
 

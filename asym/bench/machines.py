@@ -26,9 +26,8 @@ def compare(asked: Iterable[Cell], published: dict[str, Record], again: Iterable
     where they were made again; the test accuracy (%) at the end of either, the second minus the first there and on average over
     the last epochs, paired by seed, with 95 % t intervals; how far the two ends of a seed lie apart (root mean square), and how
     far the ends of two seeds. Empty without such runs."""
-    cells = {
-        cell.config.hash: cell for cell in sorted(asked, key=lambda cell: cell.part.startswith("table"))
-    }  # a table's go last
+    ordered = sorted(asked, key=lambda cell: cell.part.startswith("table"))  # a table's come last and name the run
+    cells = {cell.config.hash: cell for cell in ordered}
     nets: dict[tuple[str, str, Config], list[tuple[Record, Record]]] = {}
     for theirs in again:
         ours, cell = published.get(theirs.config.hash), cells.get(theirs.config.hash)
