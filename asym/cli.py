@@ -178,6 +178,7 @@ def publish(question: Question = None, preset: PresetName = "cpu", figures: Path
         found.setdefault(home[record.config.hash], []).append(record)
     if not found:
         raise typer.BadParameter(f"no run of preset {preset} is here: asym run makes them", param_hint="--preset")
+    expect("figures", str(figures), figures.is_dir(), "a folder: the book's, or one made for this")
     if found.pop(precision.HOME, None) and not found:
         console.print(f"{figures / precision.HOME / publication.FILE}: has all of them already, by asym precision")
     for name, records in found.items():

@@ -295,6 +295,7 @@ def test_what_a_record_tells_is_printed_as_it_is(record, tmp_path, monkeypatch):
         store.save(replace(made_up(cell.config), provenance=record.provenance | {"device": device, "code": made_by}))
     monkeypatch.setenv("ASYM_RUNS", str(store.folder))
     figures = ("--figures", str(tmp_path / "[/d]"))
+    (tmp_path / "[/d]").mkdir()
     assert f"hours left, {device}" in asym("status", "--preset", "smoke", *figures)[1]
     assert str(tmp_path / "[/d]") in asym("publish", "--preset", "quick", *figures)[1]
     assert f"made by other code ({made_by})" in asym("stale", *figures)[1]
@@ -332,6 +333,7 @@ def test_the_table_of_a_question_that_has_not_run_has_the_originals_numbers():
 
 def test_publishing_puts_each_run_under_its_home_and_keeps_what_is_there(tmp_path):
     level, store, figures = load("quick"), Store(), tmp_path / "figures"
+    figures.mkdir()
     wanted = [cell.config for cell in cells("multilayer", level) if cell.config.seed == 0]
     for config in wanted:
         store.save(made_up(config))
@@ -374,6 +376,15 @@ def test_the_runs_of_asym_precision_are_published_by_it_alone(tmp_path):
 def test_publishing_nothing_writes_nothing(tmp_path):
     code, out, err = asym("publish", "--figures", str(tmp_path / "figures"))
     assert (code, out) == (2, "") and "no run of preset cpu is here" in err and not (tmp_path / "figures").exists()
+
+
+def test_publishing_makes_no_folder_of_figures(tmp_path):
+    """Outside a checkout the default would be one that nobody looks for."""
+    Store().save(made_up(cells("dense", load("quick"))[0].config))
+    nowhere = tmp_path / "nowhere"
+    code, out, err = asym("publish", "--preset", "quick", "--figures", str(nowhere))
+    assert (code, out) == (2, "") and f"figures must be a folder: the book's, or one made for this; got '{nowhere}'" in err
+    assert not nowhere.exists()
 
 
 def test_publishing_replaces_what_is_stale(tmp_path):
