@@ -33,10 +33,11 @@ class Config:
     pretrained: the first convolution is tied, frozen, and that of a tied net trained by backpropagation for so many epochs, with
     relu on it whatever the activation; 0: it is a layer like the others.
     pooling: of the second and third convolution; tied_start: untied kernels start equal; dropout: probability, after every hidden
-    dense layer of "dense" and after every convolution of the others.
+    dense layer of "dense", every convolution of "poggio" and every untied one of "poggio_untied".
     loss: "ce" or "hinge"; optimizer: "adam" (Kingma and Ba 2015), "sgd" or "nesterov" (momentum 0.9); lr: step size.
-    weight_decay: decoupled from Adam's gradient scale, on W and on a learned B; l2: lambda of lambda W added to W's gradient
-    and so to that of a B which shares its update. clip_value, clip_norm: of the gradient, by element, by its norm over all W.
+    weight_decay: decoupled from Adam's gradient scale, on W and on a learned B; l2: lambda of lambda W added to W's gradient,
+    in "poggio_untied" to that of the untied ones, and so to that of a B which shares its update. clip_value, clip_norm: of the
+    gradient, by element, by its norm over all W.
     clip_weight: every weight that learns is clipped to [-c, c] after each step; clip_feedback: every B too.
     epochs, batch (a partial last batch is dropped), seed, precision ("bf16": autocast).
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asym.layers import Conv2d, FeedbackLayer, Linear, UntiedConv2d
@@ -43,8 +44,22 @@ class Dropout(nn.Module):
         return f"p={self.p}"
 
 
+class AvgPool2d(nn.AvgPool2d):
+    """torch.nn.AvgPool2d, its padding laid around the input beforehand on a GPU.
+
+    The average is the same, since the padding counts; but CUDA's kernel sends the error of a padded channels_last input back one
+    pixel too far up and left (https://github.com/pytorch/pytorch/issues/188344).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.device.type not in SHIFTED:
+            return super().forward(input)
+        return F.avg_pool2d(F.pad(input, (self.padding,) * 4), self.kernel_size, self.stride)
+
+
+SHIFTED = ("cuda",)  # devices
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "half_hardtanh": HalfHardtanh}
-POOLINGS = {"average": nn.AvgPool2d, "max": nn.MaxPool2d}
+POOLINGS = {"average": AvgPool2d, "max": nn.MaxPool2d}
 POGGIO_CHANNELS = (32, 64, 64)
 POGGIO_HIDDEN = 128
 
@@ -107,7 +122,8 @@ def poggio(
     5x5/32 - max pool - 5x5/64 - pool - 5x5/64 - pool - 128 - classes; pooling 3x3 stride 2 padding 1 (counted in averages), after
     the nonlinearity or, what is the same for a maximum, before it.
     tied_start copies the tied net's first kernels to every position of an untied layer. first (32, C, 5, 5): the first
-    convolution's kernels, which make it a tied layer with relu, whatever the others are. dropout follows the convolutions.
+    convolution's kernels, which make it a tied layer with relu, whatever the others are. dropout follows the convolutions, of an
+    untied net those that are untied.
     shape (C, H, W); input (N, C, H, W) -> logits (N, classes). ValueError unless rules gives one key a layer, and for a first
     of another shape.
     """
@@ -117,7 +133,8 @@ def poggio(
     for index, out in enumerate(POGGIO_CHANNELS):
         place = {"rule": rules[index], "seed": seed, "index": index}
         layer = _drawn(Conv2d, channels, out, 5, padding=2, **place)
-        if index == 0 and first is not None:
+        given = index == 0 and first is not None
+        if given:
             _same_shape(first, layer.weight)
             layer.weight.data.copy_(first)
         elif untied:
@@ -127,11 +144,13 @@ def poggio(
                 layer.tie_(kernel)
         kind = "max" if index == 0 else pooling
         after = [
-            ACTIVATIONS["relu" if index == 0 and first is not None else activation](),
+            ACTIVATIONS["relu" if given else activation](),
             POOLINGS[kind](3, stride=2, padding=1),
         ]
         # a nonlinearity that never falls may follow the maximum, and then acts on a quarter of the numbers
-        steps += [layer, *(after[::-1] if kind == "max" else after), *_dropped(dropout, seed, index)]
+        steps += [layer, *(after[::-1] if kind == "max" else after)]
+        if not (untied and given):
+            steps += _dropped(dropout, seed, index)
         channels, size = out, [(side - 1) // 2 + 1 for side in size]
     elements = channels * size[0] * size[1]
     hidden = _drawn(Linear, elements, POGGIO_HIDDEN, rule=rules[3], seed=seed, index=3)

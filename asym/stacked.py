@@ -41,6 +41,7 @@ class Stack:
                 tensor.data = self.tensors[name][index]
         named = {tensor: name for name, tensor in states[0].items()}
         self.weights = [named[weight] for weight in first.weights]
+        self.penalised = {named[weight] for weight in first.penalised}
         self.learned = {named[weight]: named[feedback] for weight, feedback in first.learned.items()}
         moved = [*self.weights, *self.learned.values()]
         self.optimizer = optimizer(self.config, [self.tensors[name] for name in moved])
@@ -96,7 +97,7 @@ class Stack:
         """As `Trainer` does it, the norm a seed."""
         config = self.config
         for name, gradient in gradients.items():
-            if config.l2:
+            if config.l2 and name in self.penalised:
                 gradient.add_(self.tensors[name], alpha=config.l2)
             if config.clip_value is not None:
                 gradient.clamp_(-config.clip_value, config.clip_value)

@@ -16,7 +16,7 @@ from asym import data, nets
 from asym.checkpoint import Checkpoint
 from asym.checks import expect
 from asym.config import Config
-from asym.layers import between_steps
+from asym.layers import UntiedConv2d, between_steps
 from asym.measures import Probe
 from asym.network import Network
 from asym.recorded import Recorded
@@ -99,6 +99,8 @@ class Trainer:
         self.criterion = CRITERIA[config.loss]
         trained = [layer for layer in self.net.layers if layer.weight.requires_grad]
         self.weights = [layer.weight for layer in trained]
+        untied = config.net == "poggio_untied"
+        self.penalised = [layer.weight for layer in trained if isinstance(layer, UntiedConv2d) or not untied]  # by L2
         self.learned = {layer.weight: layer.feedback for layer in trained if find(layer.rule).store == "parameter"}
         self.optimizer = optimizer(config, [*self.weights, *self.learned.values()])
         for feedback in self.learned.values():
@@ -196,7 +198,7 @@ class Trainer:
     def _regulate(self) -> None:
         """L2 and clipping of the weights' gradients; a learned B then takes its weight's."""
         if self.config.l2:
-            for weight in self.weights:
+            for weight in self.penalised:
                 weight.grad.add_(weight, alpha=self.config.l2)
         if self.config.clip_value is not None:
             nn.utils.clip_grad_value_(self.weights, self.config.clip_value)

@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import asym
@@ -109,6 +110,16 @@ def test_dropout_stands_after_every_hidden_dense_layer_or_every_pooling():
     assert [poggio[i - 1] for i, name in enumerate(poggio) if name == "Dropout"] == ["ReLU", "AvgPool2d", "AvgPool2d"]
 
 
+@pytest.mark.parametrize(("untied", "dropped"), [(True, 2), (False, 3)])
+def test_dropout_of_an_untied_net_stands_after_its_untied_convolutions(untied, dropped):
+    """Not after a given first one, which is tied."""
+    first = torch.zeros(32, 1, 5, 5)
+    net = names(nets.poggio((1, 8, 8), 3, last("fa", 4, 5), untied=untied, first=first, dropout=0.25))
+    assert [net[i - 1] for i, name in enumerate(net) if name == "Dropout"] == ["ReLU", "AvgPool2d", "AvgPool2d"][3 - dropped :]
+    whole = names(nets.poggio((1, 8, 8), 3, last("fa", 4, 5), untied=untied, dropout=0.25))
+    assert whole.count("Dropout") == 3
+
+
 def test_dropout_changes_no_first_weight():
     for options in ({}, {"dropout": 0.5}):
         layer = nets.dense((1, 4, 4), 3, last("fa", 2, 3), **options).layers[1]
@@ -189,6 +200,24 @@ def test_a_given_first_convolution_is_tied_and_copied_and_leaves_the_other_layer
 def test_pooling_is_that_of_the_second_and_third_convolution(pooling, name):
     found = [n for n in names(nets.poggio((1, 8, 8), 3, last("fa", 4, 5), pooling=pooling)) if "Pool" in n]
     assert found == ["MaxPool2d", name, name]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("shifted", [(), ("cpu",)])
+def test_an_average_whose_padding_is_laid_beforehand_is_the_same_to_the_bit(shifted, layout, monkeypatch):
+    """Its gradient too, so that what is done on a GPU is what torch does here; tests/test_gpu.py compares the two devices."""
+    monkeypatch.setattr(nets, "SHIFTED", shifted)
+    x = torch.randn(3, 4, 9, 8).contiguous(memory_format=layout).requires_grad_()
+    e, found = torch.randn(3, 4, 5, 4), []
+    for kind in (nn.AvgPool2d, nets.AvgPool2d):
+        y = kind(3, stride=2, padding=1)(x)
+        found.append((y, torch.autograd.grad(y, x, e)[0]))
+    assert all(torch.equal(ours, theirs) and ours.stride() == theirs.stride() for theirs, ours in zip(*found, strict=True))
+    by_hand = F.conv2d(x.double(), torch.full((4, 1, 3, 3), 1 / 9, dtype=torch.float64), None, 2, 1, 1, 4)
+    torch.testing.assert_close(found[1][0].double(), by_hand, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        found[1][1].double(), torch.autograd.grad(by_hand, x, e.double())[0].double(), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", nets.ACTIVATIONS)

@@ -70,7 +70,7 @@ def test_every_seed_ends_where_it_ends_alone(case, device):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
-    "fields", [{}, {"net": "poggio_untied"}, {"rules": last("dfa", 4, 5)}, {"pretrained": 1, "frozen": (0,)}], ids=str
+    "fields", [{}, {"net": "poggio_untied", "l2": 10.0}, {"rules": last("dfa", 4, 5)}, {"pretrained": 1, "frozen": (0,)}], ids=str
 )
 def test_the_conv_nets_stack_too(fields, device):
     configs = seeds(replace(POGGIO, **fields))

@@ -292,6 +292,22 @@ def test_l2_adds_lambda_w_to_the_gradient_of_w_and_of_what_shares_it(rule, image
 
 
 @pytest.mark.parametrize("rule", ["fa", "shared_update"])
+@pytest.mark.parametrize("pretrained", [0, 1])
+def test_l2_of_an_untied_net_is_of_its_untied_weights(rule, pretrained, images):
+    """As in section 7 of the original; those of a fixed first layer, which is tied, do not move at all."""
+    options = {"frozen": (0,), "pretrained": pretrained} if pretrained else {}
+    trainer, before, gradients = one(images, net="poggio_untied", rule=rule, l2=0.3, lr=0.1, **options)
+    for index, (layer, (w, b), g) in enumerate(zip(trainer.net.layers, before, gradients, strict=True)):
+        if index == 0 and pretrained:
+            assert g is None and torch.equal(layer.weight, w)
+            continue
+        penalty = 0.3 * w if index < 3 else 0
+        close(layer.weight, w - 0.1 * (g + penalty))
+        if b is not None:
+            close(layer.feedback, b - 0.1 * (g + penalty) if rule == "shared_update" else b)
+
+
+@pytest.mark.parametrize("rule", ["fa", "shared_update"])
 def test_gradients_are_clipped_by_value(rule, images):
     bound = 1e-3
     trainer, before, gradients = one(images, rule=rule, clip_value=bound)

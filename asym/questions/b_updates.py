@@ -1,5 +1,6 @@
 """Does it help to update B as the weight is updated? Fixed, shared and Kolen-Pollack feedback on every net, over the decay."""
 
+import math
 from collections.abc import Iterator
 
 from asym.cells import LAYERS, Cell, cell, kind, rules_of
@@ -76,6 +77,7 @@ def claims() -> Iterator[Claim]:
                 id=f"b_updates-accuracy-{slug}-{name.replace(',', '').replace(' ', '-')}",
                 sentence=f"{name} ends at this test accuracy.",
                 quantity=accuracy(part, name),
+                published=theirs.get(name, math.nan),
             )
         for decay in DECAYS:
             ours = accuracy(part, kp(network, decay))

@@ -25,8 +25,9 @@ def cells() -> Iterator[Cell]:
     yield from table("table 7", NETWORKS, epochs=LONGEST, activation="tanh")
     for optimizer in ("sgd", "nesterov"):
         yield from table(TEXT, ("PG0", "PGR1", "PGR2"), epochs=LONGEST, optimizer=optimizer, lr=TEXT_LR)
-    for network in ("PG0", "PGR2"):
-        yield cell(TEXT, network, name=f"{network}-max", epochs=LONGEST, pooling="max")
+    for options in ({"optimizer": "sgd", "lr": TEXT_LR}, {}):
+        for network in ("PG0", "PGR2"):
+            yield cell(TEXT, network, name=f"{network}-max", epochs=LONGEST, pooling="max", **options)
     for loss in LOSSES:
         yield alone("PG0", loss=loss, epochs=LONGEST)
     yield alone("PG0", activation="tanh", epochs=LONGEST)
@@ -94,6 +95,7 @@ def claims() -> Iterator[Claim]:
             sentence=f"With tanh, {network} is possible: it ends above the same net whose last layer learns alone.",
             quantity=accuracy("table 7", network) - floor,
             least=0,
+            answers=False,  # "poor" is not said of the tanh nets either, or its own table 7 would contradict it
         )
     for claim in _text_claims():
         yield replace(claim, answers=False)  # sentences of their own
@@ -141,12 +143,15 @@ def _text_claims() -> Iterator[Claim]:
             sentence=f"With Nesterov momentum at 0.01 so many of the runs of {network} diverge.",
             quantity=diverged(TEXT, network, optimizer="nesterov"),
         )
-    yield Claim(
-        id="head-max-pooling",
-        sentence="Max pooling in place of average pooling cures the net with two random layers: within 10 points of its control.",
-        quantity=accuracy(TEXT, "PGR2-max") - accuracy(TEXT, "PG0-max"),
-        least=-10,
-    )
+    for optimizer, words, slug in (("sgd", "SGD", ""), ("adam", "Adam", "-adam")):
+        on = {"optimizer": optimizer}
+        yield Claim(
+            id=f"head-max-pooling{slug}",
+            sentence=f"With {words}, max pooling in place of average pooling cures the net with two random layers: within 10 "
+            "points of its control.",
+            quantity=accuracy(TEXT, "PGR2-max", **on) - accuracy(TEXT, "PG0-max", **on),
+            least=-10,
+        )
     for optimizer, read in (("sgd", sgd), ("nesterov", nesterov)):
         yield Claim(
             id=f"head-{optimizer}-PG0", sentence=f"Backpropagation with {optimizer} at 0.01 ends here.", quantity=read("PG0")

@@ -14,7 +14,7 @@ FIGURE = "fig-dense-beside"  # the page's main evidence
 PART = "table 2"
 NETWORKS = ("DS0", "DSR1", "DSR2", "DSR1-U", "DSR2-U")
 LOSS_WORDS = {"ce": "With cross entropy", "hinge": "With hinge loss"}
-CLOSE = 3.0  # points: the spread of the original's own cells that it calls similar
+CLOSE = 3.0  # points
 
 
 def cells() -> Iterator[Cell]:
