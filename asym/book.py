@@ -108,7 +108,7 @@ class Page:
     def register(self) -> pd.DataFrame:
         """The question's numbers and claims, derived from the shown runs, stored beside its figures, and named for the prose:
         each with its interval by its id, signed as `ID_signed`, the original's as `ID_original`; of all, `QUESTION_verdict`,
-        `QUESTION_summary` and `QUESTION_tested`."""
+        `QUESTION_summary` and `QUESTION_settled`."""
         if self.site == "figures":
             judged = verify.write(self.question, self.root / "figures", self.output)
         else:
@@ -117,7 +117,7 @@ class Page:
             name = entry["claim"]
             glue(**{name: claims.told(entry), f"{name}_signed": claims.told(entry, "+")})
             glue(**{f"{name}_original": f"{entry['original']:.1f}"} if entry["original"] == entry["original"] else {})
-        glue(**{f"{self.question}_{form.__name__}": form(judged) for form in (claims.verdict, claims.summary, claims.tested)})
+        glue(**{f"{self.question}_{form.__name__}": form(judged) for form in (claims.verdict, claims.summary, claims.settled)})
         return judged
 
     def badge(self) -> HTML:

@@ -166,10 +166,10 @@ def summary(judged: pd.DataFrame) -> str:
     return f"of the answer's claims {mine}; of the others {others}" if others else f"of the claims {mine}"
 
 
-def tested(judged: pd.DataFrame) -> str:
-    """How many of the claims that the original's answer makes are tested."""
+def settled(judged: pd.DataFrame) -> str:
+    """How many of the claims that the original's answer makes are settled, and how many are tested."""
     verdicts = _verdicts(judged, True)
-    return f"{(verdicts != UNTESTED).sum()} of {len(verdicts)}"
+    return f"{verdicts.isin([HOLDS, CONTRADICTED]).sum()} of {len(verdicts)} claims settled, {(verdicts != UNTESTED).sum()} tested"
 
 
 def counted(judged: pd.DataFrame, answers: bool) -> str:

@@ -48,7 +48,7 @@ class AvgPool2d(nn.AvgPool2d):
     """torch.nn.AvgPool2d, its padding laid around the input beforehand on a GPU.
 
     The average is the same, since the padding counts; but CUDA's kernel sends the error of a padded channels_last input back one
-    pixel too far up and left (https://github.com/pytorch/pytorch/issues/188344).
+    pixel too far down and right (https://github.com/pytorch/pytorch/issues/188344).
     """
 
     def forward(self, input: Tensor) -> Tensor:

@@ -398,7 +398,7 @@ def test_the_summary_counts_the_claims_and_leaves_the_numbers_out():
     assert claims.summary(judged) == "of the claims 2 hold, 1 not yet tested"
     judged = pd.concat([judged, pd.DataFrame({"verdict": [claims.OPEN, claims.HOLDS], "answers": False})])
     beside = "of the answer's claims 2 hold, 1 not yet tested; of the others 1 holds, 1 not settled"
-    assert claims.summary(judged) == beside and claims.tested(judged) == "2 of 3"
+    assert claims.summary(judged) == beside and claims.settled(judged) == "2 of 3 claims settled, 2 tested"
 
 
 # --- figures --------------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from asym.numbered import Numbered
 from asym.quantities import LEVEL
 from asym.questions import QUESTIONS, cells
 
-FILE, GPU_FILE = "bench.json", "gpu.json"
+FILE, GPU_FILE, WITHDRAWN = "bench.json", "gpu.json", "withdrawn.csv"
 NET = {"dense": "dense", "poggio": "conv", "poggio_untied": "conv, untied"}
 
 
@@ -187,6 +187,22 @@ def show_machines(figures: Path) -> Numbered | Markdown:
         "square), and how far those of two seeds where they were made first."
     )
     return _table(rows, "machines", caption) if rows else Markdown("No run has been made twice yet.")
+
+
+def show_withdrawn(folder: Path) -> Numbered:
+    """One of the withdrawn runs beside two from a processor: without the fault of the GPU's average, and with it put in."""
+    rows = [
+        {
+            "epoch": row["epoch"],
+            "made on": f"{row['made']} ({row['device']})",
+            "training loss": f"{row['train_loss']:.3f}",
+            "training accuracy (%)": f"{100 * row['train_accuracy']:.2f}",
+            "test accuracy (%)": f"{100 * row['test_accuracy']:.2f}",
+        }
+        for row in pd.read_csv(folder / WITHDRAWN).to_dict("records")
+    ]
+    caption = "`PG0` of table 6, cross entropy, seed 0, the same start and batches: what was withdrawn, and why."
+    return _table(rows, "withdrawn", caption)
 
 
 def _table(rows: list[dict], name: str, caption: str) -> Numbered:
