@@ -169,7 +169,8 @@ def summary(judged: pd.DataFrame) -> str:
 def settled(judged: pd.DataFrame) -> str:
     """How many of the claims that the original's answer makes are settled, and how many are tested."""
     verdicts = _verdicts(judged, True)
-    return f"{verdicts.isin([HOLDS, CONTRADICTED]).sum()} of {len(verdicts)} claims settled, {(verdicts != UNTESTED).sum()} tested"
+    found = verdicts.isin([HOLDS, CONTRADICTED]).sum()
+    return f"{found} of {len(verdicts)} claims settled, {(verdicts != UNTESTED).sum()} tested"
 
 
 def counted(judged: pd.DataFrame, answers: bool) -> str:
