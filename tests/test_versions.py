@@ -84,6 +84,33 @@ def test_no_version_is_equal_to_code_that_was_not_compared(monkeypatch):
         versions.equal.cache_clear()
 
 
+POGGIO, UNTIED = (Config(net=net, rules=("bp",) * 5) for net in ("poggio", "poggio_untied"))
+
+
+@pytest.mark.parametrize(
+    ("config", "device", "is_stale"),
+    [
+        (CONFIG, "NVIDIA H100", False),
+        (POGGIO, "NVIDIA H100", True),
+        (UNTIED, "NVIDIA H100", True),
+        (replace(POGGIO, pooling="max"), "NVIDIA H100", False),
+        (POGGIO, "AMD EPYC", False),
+        (UNTIED, "AMD EPYC", False),
+        (replace(UNTIED, l2=1e-4), "AMD EPYC", True),
+        (replace(UNTIED, dropout=0.1), "AMD EPYC", True),
+        (replace(POGGIO, l2=1e-4, dropout=0.1), "AMD EPYC", False),
+    ],
+)
+def test_a_version_that_changed_some_runs_makes_those_before_it_stale_and_no_others(config, device, is_stale):
+    assert versions.SINCE.keys() <= versions.equal().keys()
+    known = list(versions.equal())
+    at = known.index("4303c0efd9d54940")
+    for version, expected in ((known[at - 1], is_stale), (known[0], is_stale), (known[at], False), (versions.current(), False)):
+        made = record(config)
+        made.provenance.update({"code": version, "device": device})
+        assert versions.stale([made]) == ([made] if expected else [])
+
+
 def test_every_version_taken_as_equal_has_its_reason():
     assert all(re.fullmatch(r"[0-9a-f]{16}|[0-9a-f]{40}", version) and len(why) > 20 for version, why in versions.equal().items())
 
