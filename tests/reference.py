@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import asym
+from asym import nets
+from asym.config import last
 
 torch.set_num_threads(1)  # the tensors are tiny: a second thread on a busy machine makes some tests twenty times slower
 
@@ -181,3 +183,12 @@ def gradients(op: Callable, x: Tensor, weight: Tensor, e: Tensor) -> tuple[Tenso
     """op's own dx and dW for the output error e."""
     x, weight = x.detach().requires_grad_(), weight.detach().requires_grad_()
     return torch.autograd.grad(op(x, weight), (x, weight), e)
+
+
+def poggio_gradients(untied, pooling, dtype=torch.float64, layout=torch.contiguous_format, device="cpu"):
+    """The gradient of every weight of a small conv net with random feedback in its head, on images and errors that are always the
+    same."""
+    net = nets.poggio((3, 16, 16), 10, last("fa", 2, 5), untied=untied, pooling=pooling).to(device, dtype)
+    x, e = (draw(*shape, seed=seed).to(device, dtype) for seed, shape in enumerate([(6, 3, 16, 16), (6, 10)]))
+    net.to(memory_format=layout)(x.contiguous(memory_format=layout)).backward(e)
+    return [layer.weight.grad.cpu().double() for layer in net.layers]

@@ -46,19 +46,14 @@ def test_a_layer_gives_what_it_gives_on_the_cpu(rule, kind):
 @pytest.mark.parametrize("pooling", nets.POOLINGS)
 @pytest.mark.parametrize("untied", [False, True])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
-def test_every_weight_of_a_conv_net_gets_the_gradient_that_it_gets_on_the_cpu(layout, untied, pooling):
+def test_every_weight_of_a_conv_net_gets_the_gradient_that_it_gets_on_the_cpu(layout, untied, pooling, monkeypatch):
     """Through everything that lies between the layers: CUDA's own average of a padded channels_last input has a wrong one."""
-    net = nets.poggio((3, 16, 16), 10, last("fa", 4, 5), untied=untied, pooling=pooling).double()
-    generator, found = torch.Generator().manual_seed(0), []
-    x = torch.randn(6, 3, 16, 16, dtype=torch.float64, generator=generator)
-    e = torch.randn(6, 10, dtype=torch.float64, generator=generator)
-    for device in ("cpu", "cuda"):
-        net = net.to(device, memory_format=layout)
-        net.zero_grad()
-        net(x.to(device, memory_format=layout)).backward(e.to(device))
-        found.append([layer.weight.grad.cpu() for layer in net.layers])
-    for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(theirs, ours, rtol=1e-9, atol=1e-12)
+    expected = reference.poggio_gradients(untied, pooling)
+    for ours, theirs in zip(reference.poggio_gradients(untied, pooling, layout=layout, device="cuda"), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # as runs have it
+    as_trained = reference.poggio_gradients(untied, pooling, torch.float32, layout, "cuda")
+    assert all((ours - theirs).norm() < 0.05 * theirs.norm() for ours, theirs in zip(as_trained, expected, strict=True))
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -5,6 +5,7 @@ import math
 import pickle
 
 import pytest
+import reference
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -200,6 +201,14 @@ def test_a_given_first_convolution_is_tied_and_copied_and_leaves_the_other_layer
 def test_pooling_is_that_of_the_second_and_third_convolution(pooling, name):
     found = [n for n in names(nets.poggio((1, 8, 8), 3, last("fa", 4, 5), pooling=pooling)) if "Pool" in n]
     assert found == ["MaxPool2d", name, name]
+
+
+@pytest.mark.parametrize("pooling", nets.POOLINGS)
+@pytest.mark.parametrize("untied", [False, True])
+def test_the_layout_and_precision_in_which_a_conv_net_trains_change_no_gradient_beyond_rounding(untied, pooling):
+    expected = reference.poggio_gradients(untied, pooling)
+    found = reference.poggio_gradients(untied, pooling, torch.float32, torch.channels_last)
+    assert all((ours - theirs).norm() < 1e-5 * theirs.norm() for ours, theirs in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
