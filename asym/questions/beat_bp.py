@@ -63,7 +63,7 @@ def compared() -> Iterator[tuple[Cell, str, str]]:
 
 def _printed_in(part: str, activation: str) -> str:
     """The table in which the original prints the control of a part."""
-    return clipping.CONTROLS[activation] if part == clipping.TABLE else untied_feedback.TABLES.get(part, part)
+    return conv_dense_head.TABLES[activation] if part == clipping.TABLE else untied_feedback.TABLES.get(part, part)
 
 
 def claims() -> Iterator[Claim]:

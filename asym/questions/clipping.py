@@ -6,7 +6,7 @@ from dataclasses import replace
 from asym.cells import Cell, cell
 from asym.claims import Claim, printed
 from asym.quantities import accuracy, measure
-from asym.questions.conv_dense_head import LONGEST, TEXT_LR
+from asym.questions.conv_dense_head import LONGEST, TABLES, TEXT_LR
 
 ASKS = "Does gradient clipping help?"
 ANSWER = "it ruins all training, at every clip value tried (no value is recorded)"
@@ -17,7 +17,6 @@ OPTIMIZERS = {"adam": {}, "sgd": {"optimizer": "sgd", "lr": TEXT_LR}}
 NETWORKS = {"dense": ("DS0", "DSR2"), "conv": ("PG0", "PGR2")}
 EPOCHS = 100
 TABLE = "table 15"
-CONTROLS = {"relu": "table 6", "tanh": "table 7"}  # where the original prints the nets without clipping
 CLIP = 0.1
 CLIPPED = {  # name in the table: network, what is clipped
     "PG0-clip": ("PG0", {"clip_weight": CLIP}),
@@ -44,8 +43,7 @@ def cells() -> Iterator[Cell]:
                         yield cell(part, network, name=name(network, kind, bound), epochs=EPOCHS, **clip, **options)
     for activation in ("relu", "tanh"):
         for network in ("PG0", "PGR2", "PGR2-U"):
-            of = ("conv_dense_head", "table 6" if activation == "relu" else "table 7")
-            yield cell(TABLE, network, epochs=LONGEST, activation=activation, of=of)
+            yield cell(TABLE, network, epochs=LONGEST, activation=activation, of=("conv_dense_head", TABLES[activation]))
         for printed_name, (network, clip) in CLIPPED.items():
             yield cell(TABLE, network, name=printed_name, epochs=LONGEST, activation=activation, **clip)
 
@@ -84,7 +82,7 @@ def claims() -> Iterator[Claim]:
 
 
 def _table_claims() -> Iterator[Claim]:
-    for activation, part in CONTROLS.items():
+    for activation, part in TABLES.items():
         on = {"activation": activation}
         theirs = printed(TABLE, "PGR2-clip", activation=activation) - printed(part, "PGR2", loss="ce")
         yield Claim(

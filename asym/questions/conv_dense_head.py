@@ -14,6 +14,7 @@ ASKS = "Random feedback in the dense head of a conv net?"
 ANSWER = "possible, but poor"
 FIGURE = "fig-conv-dense-head-beside"  # the page's main evidence
 NETWORKS = ("PG0", "PGR1", "PGR2", "PGR1-U", "PGR2-U")
+TABLES = {"relu": "table 6", "tanh": "table 7"}
 LONGEST = 300  # no epoch count is printed of table 7 and of the text's nets; they get table 6's longest
 TEXT = "table 6t"
 TEXT_LR = 0.01

@@ -7,6 +7,7 @@ from asym.cells import Cell, cell, table
 from asym.claims import Claim, printed
 from asym.config import LOSSES
 from asym.quantities import accuracy, overfit
+from asym.questions import conv_dense_head
 from asym.questions.dense import LOSS_WORDS
 
 ASKS = "Does untied convolution work?"
@@ -19,7 +20,6 @@ L2 = (1e-4, 1e-3, 1e-2)
 DROPOUT = (0.1, 0.5)
 SECTION_7 = "table 16t"
 ACTIVATIONS = {"table 9": "relu", "table 10": "tanh"}
-TIED = {"relu": "table 6", "tanh": "table 7"}  # where the original prints the tied net
 
 
 def cells() -> Iterator[Cell]:
@@ -34,7 +34,9 @@ def cells() -> Iterator[Cell]:
     for dropout in DROPOUT:
         yield cell(SECTION_7, "PG-Untie-R2", name=f"PG-Untie-R2-dropout{100 * dropout:.0f}", dropout=dropout, **FIXED)
     for activation in ACTIVATIONS.values():
-        yield cell("controls", "PG0", epochs=300, activation=activation, of=("conv_dense_head", TIED[activation]))
+        yield cell(
+            "controls", "PG0", epochs=300, activation=activation, of=("conv_dense_head", conv_dense_head.TABLES[activation])
+        )
         yield cell("controls", "PG-Untie", name="PG-Untie, tied start", epochs=200, activation=activation, tied_start=True)
         yield cell("controls", "PG-Untie-R2", name="PG-Untie-R2, tied start", epochs=200, activation=activation, tied_start=True)
     yield cell("controls", "PG0", name="PG0, fixed first layer", **FIXED)
@@ -54,7 +56,7 @@ def claims() -> Iterator[Claim]:
             id=f"untied-costs-{activation}",
             sentence=f"With {activation}, untying every convolution costs more than 2 points of test accuracy.",
             quantity=accuracy(part, "PG-Untie") - accuracy("controls", "PG0", **tied),
-            published=printed(part, "PG-Untie") - printed(TIED[activation], "PG0", loss="ce"),
+            published=printed(part, "PG-Untie") - printed(conv_dense_head.TABLES[activation], "PG0", loss="ce"),
             most=-2,
         )
         yield Claim(
