@@ -53,8 +53,9 @@ html: sources
 sources: venv
 	rm -rf _build/book && mkdir -p _build/running && cp -R book _build/book
 
-# The verdicts are of the published runs, and train nothing. The reader's own come last: they look at what the others trained.
-run/verdicts.ipynb: PARAMETERS =
+# The verdicts, the key and the performance are of what is published, and train nothing. The reader's own runs come last: that page
+# looks at what the others trained.
+run/verdicts.ipynb run/key.ipynb run/performance.ipynb: PARAMETERS =
 run/your_run.ipynb: PARAMETERS = -p preset $(PRESET)
 run/your_run.ipynb: $(filter-out run/your_run.ipynb,$(NOTEBOOKS:book/%=run/%))
 

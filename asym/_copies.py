@@ -11,6 +11,7 @@ from asym._formats import DataError, read_bounded, tar_member
 from asym._published import File, Layout, Source
 from asym.checks import is_whole
 
+UNLISTED = "unverified copy"  # one that does not list its stand-in images
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # train images, train labels, test images, test labels
 WAY_OUT = "delete it and download it again, or accept unverified data (--unverified-data, Config(unverified_data=True))"
 
@@ -110,6 +111,6 @@ def standins_note(place: Path, train: int, test: int) -> str:
     except (DataError, ValueError, RecursionError):
         known = False
     if not known:
-        return f"unverified copy ({place.name})"
+        return f"{UNLISTED} ({place.name})"
     of_train = sum(k < train for k in set(listed))
     return f"{len(set(listed))} stand-in images ({of_train} train, {len(set(listed)) - of_train} test)"

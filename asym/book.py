@@ -108,7 +108,7 @@ class Page:
     def register(self) -> pd.DataFrame:
         """The question's numbers and claims, derived from the shown runs, stored beside its figures, and named for the prose:
         each with its interval by its id, signed as `ID_signed`, the original's as `ID_original`; of all, `QUESTION_verdict`,
-        `QUESTION_summary` and `QUESTION_settled`."""
+        `QUESTION_summary`, `QUESTION_settled` and `QUESTION_daggers`."""
         if self.site == "figures":
             judged = verify.write(self.question, self.root / "figures", self.output)
         else:
@@ -116,8 +116,9 @@ class Page:
         for entry in judged.to_dict("records"):
             name = entry["claim"]
             glue(**{name: claims.told(entry), f"{name}_signed": claims.told(entry, "+")})
-            glue(**{f"{name}_original": f"{entry['original']:.1f}"} if entry["original"] == entry["original"] else {})
-        glue(**{f"{self.question}_{form.__name__}": form(judged) for form in (claims.verdict, claims.summary, claims.settled)})
+            glue(**{f"{name}_original": f"{entry['original']:.4g}"} if entry["original"] == entry["original"] else {})
+        forms = (claims.verdict, claims.summary, claims.settled, claims.daggers)
+        glue(**{f"{self.question}_{form.__name__}": form(judged) for form in forms})
         return judged
 
     def badge(self) -> HTML:

@@ -96,6 +96,14 @@ def _mark(entry: dict) -> str:
     return "" if entry["as_planned"] or not entry["seeds"] else "*" if entry["whole"] else "†"
 
 
+def daggers(judged: pd.DataFrame) -> str:
+    """On which data and for how long the nets behind the numbers with a dagger are trained, in words."""
+    short = judged.loc[~judged["whole"] & (judged["seeds"] > 0), "trained_on"]
+    runs = [text.removesuffix(" epochs").split(", ") for told in short for text in told.split("; ")]
+    data, epochs = (" or ".join(dict.fromkeys(words[end] for words in runs)) for end in (0, -1))
+    return f"{data} after {epochs} epochs" if runs else "nothing here"
+
+
 def _words(values: list[Value]) -> str:
     """On which data, to which epoch."""
     return "; ".join(dict.fromkeys(f"{value.data}, {value.epochs} epochs" for value in values))

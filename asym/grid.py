@@ -41,7 +41,8 @@ SUBMITTED = 256  # runs that an executor of the caller's is given at once
 TRAINING_IMAGES = 50_000  # of a whole data set, near enough for an estimate
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 ON_GPU = "convolutions in TF32"
-DEVICES = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
+DEVICES = re.compile(r"(cpu|cuda)(:\d+)?")
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # where Linux tells a container's share of the processor
 NEAREST = 20  # runs that together tell a rate
 FEW = 10  # a run tells the rate of those on at most so many times its images
 NO_WORKER = (
@@ -66,7 +67,20 @@ class Outcome:
 
 def cores() -> int:
     """The processor cores that this process may use, which a batch system or a container may have made fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS, Windows: all
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS, Windows: all
+    try:
+        quota, period = map(int, QUOTA.read_text().split())
+    except (OSError, ValueError):  # no such file, or "max": the share is not limited
+        return allowed
+    return max(1, min(allowed, quota // period))
+
+
+def tf32() -> bool:
+    """Whether a GPU's convolutions round to TF32, as torch's default has it."""
+    try:
+        return torch.backends.cudnn.allow_tf32
+    except RuntimeError:  # the caller has set the newer of torch's two switches
+        return torch.backends.cudnn.conv.fp32_precision == "tf32"
 
 
 @cache
@@ -131,7 +145,7 @@ def perform_task(
 
 def _made_by(config: Config, device: str) -> dict[str, str | int]:
     """What decides a run's numbers beside its config and data."""
-    stock = f"stock, {ON_GPU}" if device.startswith("cuda") and torch.backends.cudnn.allow_tf32 else "stock"
+    stock = f"stock, {ON_GPU}" if device.startswith("cuda") and tf32() else "stock"
     return {
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else gemm.processor(),
         "threads": torch.get_num_threads(),
@@ -253,7 +267,7 @@ def run(
     wanted = list(dict.fromkeys(configs))
     there = {config: record for config in wanted if (record := store.load(config)) is not None}
     missing = [config for config in wanted if config not in there]
-    expect("device", device, bool(DEVICES.fullmatch(str(device))), "cpu, or cuda, cuda:1 ... (mps and xpu likewise)")
+    expect("device", device, bool(DEVICES.fullmatch(str(device))), "cpu, or cuda, cuda:1 ...")
     if executor is None and missing:
         device = str(expect_device(device))
         kernels.untied_from()

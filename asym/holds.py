@@ -30,11 +30,12 @@ class Holds:
     """This process's holds on runs of a store, each a locked byte of one file there, which stays empty.
 
     The system frees the locks when the process ends, however it ends. They are a process's: two grids in threads of one do not
-    keep each other off. On a file system without locks, and on Windows, every run is free: two grids may then make one twice.
+    keep each other off. On a file system without locks, and on Windows, every run is free (`sure` is False): two grids may then
+    make one twice.
     """
 
     def __init__(self, folder: Path):
-        self.path, self._file = folder / FILE, None
+        self.path, self._file, self.sure = folder / FILE, None, fcntl is not None
 
     def __enter__(self) -> "Holds":
         return self
@@ -55,6 +56,7 @@ class Holds:
         except OSError as error:
             if error.errno in HELD:
                 return False
+            self.sure = False
             warnings.warn(f"{self.path}: no locks here ({error}); two grids at once may make a run twice", stacklevel=2)
         return True
 
@@ -128,6 +130,7 @@ class Queue:
             self.holds.drop(config)
             self.found.append(config)
             return False
-        for path in self._leftovers.pop(config.hash, ()):  # no grid writes this run now
-            path.unlink(missing_ok=True)
+        if self.holds.sure:  # no other grid writes this run now
+            for path in self._leftovers.pop(config.hash, ()):
+                path.unlink(missing_ok=True)
         return True

@@ -108,11 +108,13 @@ def _band(ax: Axes, summary: pd.DataFrame, x: str, **style) -> None:
 
 
 def _told(rows: pd.DataFrame, panel: str) -> dict[str, str]:
-    """What each panel's nets are trained on and for how long, where the panels differ in it."""
+    """What each panel's nets are trained on and for how long, where the panels differ in it or some are trained for less long
+    than planned."""
     if not {"dataset", "epochs"} <= set(rows) or panel == "dataset":
         return {}
     trained = {name: _trained(of_panel) for name, of_panel in rows.groupby(panel, sort=False)}
-    return {} if len(set(trained.values())) == 1 else trained
+    short = "plan_epochs" in rows and (rows["epochs"] < rows["plan_epochs"]).any()
+    return trained if short or len(set(trained.values())) > 1 else {}
 
 
 def _trained(rows: pd.DataFrame) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from IPython.display import HTML
 
+from asym._copies import UNLISTED
 from asym.cells import Cell
 from asym.frames import RUN, doubt, names
 from asym.publication import Shown
@@ -148,11 +149,12 @@ def _data(record: Record) -> str:
     limits = ((config.subset, "first {} training images"), (config.test_subset, "first {} test images"))
     some = ", ".join(words.format(count) for count, words in limits if count)
     name = f"{config.dataset} ({some})" if some else config.dataset
-    moved = doubt(record)
-    bound = (
-        f": as test images they can move a score by at most {moved:.2f} points, as training images they change the nets by an "
-        "unknown amount"
-        if moved
-        else ""
-    )
+    bound = ""
+    if note.startswith(UNLISTED):
+        bound = ", of which nothing is known"
+    elif moved := doubt(record):
+        bound = (
+            f": as test images they can move a score by at most {moved:.2f} points, as training images they change the nets "
+            "by an unknown amount"
+        )
     return f"{name} with {note}{bound}" if note else name

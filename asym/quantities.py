@@ -123,13 +123,17 @@ def alone(network: str, **fields: str) -> Quantity:
 
 
 def jumps(part: str, network: str, **fields: str) -> Quantity:
-    """How much the test accuracy jumps from epoch to epoch at the end: its standard deviation over the last 20 epochs."""
+    """How much the test accuracy jumps from epoch to epoch at the end: its standard deviation over the last 20 epochs.
+
+    A run that diverged before the last has none, and while there is such a seed the others are not whole: they are the survivors.
+    """
     return _over_epochs(stdev, f"standard deviation over {LEVEL} epochs", part, network, fields, LEVEL)
 
 
-def level(part: str, network: str, **fields: str) -> Quantity:
-    """Where the test accuracy is at the end whatever it jumps by: its mean over the last 20 epochs."""
-    return _over_epochs(mean, f"mean over {LEVEL} epochs", part, network, fields, LEVEL)
+def level(part: str, network: str, *, epoch: int | None = None, **fields: str) -> Quantity:
+    """Where the test accuracy is whatever it jumps by: its mean over 20 epochs, the last of them the one given (None: the
+    plan's last)."""
+    return _over_epochs(mean, f"mean over {LEVEL} epochs", part, network, fields, LEVEL, epoch)
 
 
 def best_epoch(part: str, network: str, **fields: str) -> Quantity:
@@ -145,16 +149,24 @@ def _over_epochs(
     network: str,
     fields: dict[str, str],
     last: int | None = None,
+    epoch: int | None = None,
 ) -> Quantity:
-    """Of the test accuracy over all epochs, or over so many last ones; a run of fewer has none: most of it is the beginning."""
-    end = accuracy(part, network, **fields)
+    """Of the test accuracy over all epochs up to one (None: the plan's last), or over so many last ones; a run of fewer has none:
+    most of it is the beginning. One that diverged counts from then on as it ended, but has no deviation."""
+    end = accuracy(part, network, epoch=epoch, **fields)
 
-    def at(evidence: Evidence, epoch: int) -> Values:
-        values, first, found = end.at(evidence, epoch), max(1, epoch - last + 1) if last else 0, {}
-        for told, record in evidence.of(part, network, fields):
-            accuracies = [row["test_accuracy"] for row in record.epochs if first <= row["epoch"] <= epoch]
-            if told["seed"] in values and len(accuracies) >= (last or 1):
-                found[told["seed"]] = values[told["seed"]]._replace(value=100 * statistic(accuracies))
+    def at(evidence: Evidence, when: int) -> Values:
+        values, first, found = end.at(evidence, when), max(1, when - last + 1) if last else 0, {}
+        runs = evidence.of(part, network, fields)
+        ended = {told["seed"] for told, record in runs if record.diverged and record.epochs[-1]["epoch"] < when}
+        lost = ended if statistic is stdev else set()
+        for told, record in runs:
+            seed, rows = told["seed"], [row for row in record.epochs if first <= row["epoch"] <= when]
+            if seed in ended:
+                rows += [record.epochs[-1]] * (when - max(first - 1, record.epochs[-1]["epoch"]))
+            if seed in values.keys() - lost and len(rows) >= (last or 1):
+                value = 100 * statistic([row["test_accuracy"] for row in rows])
+                found[seed] = values[seed]._replace(value=value, whole=values[seed].whole and not lost)
         return found
 
     return Quantity(f"{words} of {end.text}", "points", end.horizon, at)

@@ -200,6 +200,10 @@ def test_precisions_are_compared_by_seed(monkeypatch, tmp_path):
     records[first.hash] = made_up(first, diverged_at=0)  # which has no seconds of an epoch
     told = precision.compare(asked, records)
     assert told["diverged"].tolist() == [1, 0, 0] and (told["speed"] == compared["speed"]).all()
+    half = [record for record in records.values() if record.config.precision == "bf16"][1]
+    half.epochs[-1]["seconds"] /= 4
+    row = precision.compare(asked, records).iloc[0]
+    assert row["fastest"] == 4 * row["slowest"] and row["devices"] == half.provenance["device"]
 
 
 def test_precisions_are_compared_on_one_copy_of_the_data_and_timed_on_one_machine():

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -307,6 +308,24 @@ def test_a_run_that_another_grid_makes_is_left_to_it_until_that_is_killed(store,
     holder.wait()
     assert grid.run([TINY, beside], store, executor=threads) == grid.Outcome(1, 1, 0)
     assert numbers(store.load(TINY)) == numbers(grid.perform(TINY)) and not leftover.exists()
+
+
+def test_without_locks_what_another_grid_may_be_writing_is_not_swept(store, threads, monkeypatch):
+    store.folder.mkdir()
+    leftover = store.folder / f"{TINY.hash}.0123.tmp"
+    leftover.write_text("half a rec")
+    monkeypatch.setattr(holds, "fcntl", None)
+    assert grid.run([TINY], store, executor=threads) == grid.Outcome(1, 0, 0) and leftover.exists()
+
+
+def test_a_run_that_is_dropped_is_free_for_others_before_its_grid_ends(store):
+    command = [sys.executable, "-c", HOLDER, store.folder / holds.FILE, str(holds._place(TINY))]
+    with holds.Holds(store.folder) as held:
+        assert held.take(TINY) and held.take(replace(TINY, seed=1))
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert not select.select([other.stdout], [], [], 0.5)[0]  # it waits
+            held.drop(TINY)
+            assert other.stdout.readline() == b"held\n" and not held.take(TINY)
 
 
 def test_a_run_that_another_grid_has_stored_meanwhile_is_found(store, holder, threads):

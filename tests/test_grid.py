@@ -312,8 +312,9 @@ def test_a_gpu_gets_one_process_unless_more_are_asked_for(store, monkeypatch, de
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system gives a process all cores")
-def test_the_cores_are_those_that_the_process_may_use():
+def test_the_cores_are_those_that_the_process_may_use(monkeypatch, tmp_path):
     """A batch system gives a job some of a machine's, and one process each of all would share them and the job's memory."""
+    monkeypatch.setattr(grid, "QUOTA", tmp_path / "none")
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
     try:
@@ -321,6 +322,28 @@ def test_the_cores_are_those_that_the_process_may_use():
     finally:
         os.sched_setaffinity(0, allowed)
     assert grid.cores() == len(allowed)
+
+
+@pytest.mark.parametrize(
+    ("told", "cores"), [("200000 100000", 2), ("150000 100000", 1), ("50000 100000", 1), ("max 100000", 8), ("", 8)]
+)
+def test_a_containers_share_of_the_processor_counts(tmp_path, monkeypatch, told, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
+    monkeypatch.setattr(grid, "QUOTA", tmp_path / "cpu.max")
+    assert grid.cores() == 8
+    grid.QUOTA.write_text(told)
+    assert grid.cores() == cores
+
+
+@pytest.mark.parametrize(("switch", "rounds"), [("ieee", False), ("tf32", True)])
+def test_either_switch_of_torch_tells_whether_convolutions_round(monkeypatch, switch, rounds):
+    """The older one raises once the newer is set."""
+    with monkeypatch.context() as older:
+        older.setattr(torch.backends.cudnn, "allow_tf32", rounds)
+        assert grid.tf32() == rounds
+    monkeypatch.setattr(torch.backends, "fp32_precision", "ieee")
+    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", switch)
+    assert grid.tf32() == rounds
 
 
 def test_a_full_disk_ends_the_grid_at_once_and_loses_one_run(store, undisturbed, monkeypatch):

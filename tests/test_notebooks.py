@@ -1,10 +1,14 @@
 """The notebooks: they run at the smoke preset, and their cells are of one form."""
 
 import ast
+import os
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
-from notebooks import NOTEBOOKS, OVERVIEWS, PAGES, cells, papermill
+from notebooks import NOTEBOOKS, OVERVIEWS, PAGES, ROOT, cells, papermill
+from papermill import inspect_notebook
 
 from asym.book import PARAMETERS
 from asym.questions import QUESTIONS
@@ -73,7 +77,18 @@ def test_every_glued_number_is_an_entry_of_a_register(path):
     forms = {f"{id}_{form}" for id in known for form in ("signed", "original")}
     if path.stem == "literature":
         names = {name for name in names if not name.startswith("linear_")}
-    assert names and names <= known | forms | {f"{path.stem}_verdict", f"{path.stem}_summary"}
+    assert names and names <= known | forms | {f"{path.stem}_{form}" for form in ("verdict", "summary", "daggers")}
+
+
+def test_make_book_sets_only_what_a_notebook_can_be_given():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    command = ["make", "--dry-run", "--always-make", "book"]
+    recipes = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    runs = {Path(path): options for options, path in re.findall(r"papermill (.*?)--log-output (\S+)", recipes)}
+    assert {ROOT / path for path in runs} == set(NOTEBOOKS)
+    for path, options in runs.items():
+        assert set(re.findall(r"-p (\S+)", options)) <= inspect_notebook(str(ROOT / path)).keys(), path
+    assert "-p preset quick" in runs[Path("book/dense.ipynb")]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

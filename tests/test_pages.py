@@ -21,6 +21,7 @@ from made import record
 
 import asym
 from asym import claims, cost, edition, grid, parcel, plots, presets, provenance, publication, questions
+from asym._copies import standins_note
 from asym.book import Page
 from asym.cli import app
 from asym.config import Config
@@ -126,11 +127,13 @@ def test_a_figure_without_runs_says_so(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("test_subset", "points"), [(None, 0.2), (500, 4.0), (10, 100.0)])
-def test_stand_ins_can_move_a_score_by_their_share_of_what_is_tested(test_subset, points):
+def test_stand_ins_can_move_a_score_by_their_share_of_what_is_tested(test_subset, points, tmp_path):
     run = record(Config(dataset="cifar10", hidden=(8,), rules=("bp", "fa"), test_subset=test_subset))
     assert doubt(run) == 0
     run.provenance["data_note"] = "92 stand-in images (72 train, 20 test)"
     assert doubt(run) == pytest.approx(points) and f"at most {points:.2f} points" in provenance._data(run)
+    run.provenance["data_note"] = standins_note(tmp_path, 50_000, 10_000)  # which has no list of them
+    assert doubt(run) == 100 and provenance._data(run).endswith(f"({tmp_path.name}), of which nothing is known")
 
 
 def test_the_line_under_a_figure_names_source_numbers_drawing_and_command():

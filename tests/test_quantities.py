@@ -108,6 +108,10 @@ def test_the_jumps_are_the_deviation_over_the_last_epochs():
     assert values(jumps("a", "DS0"), run("DS0", epochs=20)) == {0: pytest.approx(statistics.stdev(range(20)) * 2.5)}
     assert values(jumps("a", "DS0"), run("DS0", epochs=19)) == {}  # of a short run most is the rise at its beginning
     assert values(jumps("a", "DS0"), run("DS0", epochs=30, made={"diverged_at": 9})) == {}
+    lost = [*found, run("DS0", seed=2, epochs=30, made={"diverged_at": 25})]  # the survivors alone tell less than was asked
+    assert values(jumps("a", "DS0"), *lost).keys() == {0, 1} and not any(whole(jumps("a", "DS0"), *lost).values())
+    last = [*found, run("DS0", seed=2, epochs=30, made={"diverged_at": 30})]
+    assert values(jumps("a", "DS0"), *last).keys() == {0, 1, 2} and all(whole(jumps("a", "DS0"), *last).values())
     short = run("DS0", epochs=20, planned={"epochs": 30})
     assert whole(jumps("a", "DS0"), short) == {0: False} and whole(jumps("a", "DS0"), *found) == {0: True, 1: True}
 
@@ -117,6 +121,18 @@ def test_the_level_is_the_mean_over_the_last_epochs():
     mean = statistics.mean(range(11, 31)) * 50 / 30
     assert values(level("a", "DS0"), *found) == {0: pytest.approx(mean), 1: pytest.approx(mean / 2)}
     assert values(level("a", "DS0"), run("DS0", epochs=19)) == {} and level("a", "DS0").unit == "points"
+    earlier = statistics.mean(range(6, 26)) * 50 / 30
+    assert values(level("a", "DS0", epoch=25), *found) == {0: pytest.approx(earlier), 1: pytest.approx(earlier / 2)}
+    rise = level("a", "DS0", epoch=30) - level("a", "DS0", epoch=25)
+    assert values(rise, *found) == {0: pytest.approx(mean - earlier), 1: pytest.approx((mean - earlier) / 2)}
+
+
+@pytest.mark.parametrize("at", [9, 25])
+def test_a_run_that_diverged_counts_in_a_level_as_it_ended(at):
+    guess = run("DS0", 0.5, seed=2, epochs=30, made={"diverged_at": at})
+    accuracies = {row["epoch"]: 100 * row["test_accuracy"] for row in guess[1].epochs}
+    expected = statistics.mean(accuracies[min(epoch, at)] for epoch in range(11, 31))
+    assert values(level("a", "DS0"), guess) == {2: pytest.approx(expected)} and whole(level("a", "DS0"), guess) == {2: True}
 
 
 def test_the_best_epoch_is_the_largest_accuracy_up_to_where_both_sides_are_read():

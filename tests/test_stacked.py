@@ -1,6 +1,7 @@
 """Seeds trained in one program: each ends where it ends alone, but for rounding."""
 
 import math
+import time
 from dataclasses import replace
 
 import pytest
@@ -34,6 +35,7 @@ CASES = {
     "clipped weights and feedback": {"clip_weight": 0.05, "clip_feedback": True, "rules": last("shared_update", 2, 3)},
     "frozen": {"frozen": (0,)},
     "held out": {"validation": 100},
+    "l2, clipped gradient": {"l2": 0.5, "clip_value": 1e-3},
     "bf16": {"precision": "bf16"},
 }
 
@@ -131,8 +133,11 @@ def test_a_grid_of_stacks_stores_what_a_plain_one_does(tmp_path):
     configs = [*seeds(replace(DENSE, subset=100, epochs=1)), *seeds(replace(DENSE, subset=100, epochs=1, dropout=0.5))]
     plain, together = Store(tmp_path / "plain"), Store(tmp_path / "stacked")
     grid.run(configs, plain, jobs=1)
-    outcome = grid.run(configs, together, jobs=2, stack=3)
+    start = time.perf_counter()
+    outcome = grid.run(configs, together, jobs=1, stack=3)
+    taken = time.perf_counter() - start
     assert (outcome.ran, outcome.left) == (6, 0)
+    assert sum(together.load(config).provenance["seconds"] for config in configs) < taken  # each has its share of the stack's
     for config in configs:
         ours, theirs = together.load(config), plain.load(config)
         assert ours.epochs[-1]["train_loss"] == pytest.approx(theirs.epochs[-1]["train_loss"], rel=1e-4)

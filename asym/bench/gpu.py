@@ -37,7 +37,7 @@ def report(device: str, wanted: Iterable[tuple] = FORMS) -> dict:
     machine = {
         "gpu": torch.cuda.get_device_name(device),
         "torch": str(torch.__version__),
-        "convolutions": "TF32" if torch.backends.cudnn.allow_tf32 else "fp32",
+        "convolutions": "TF32" if grid.tf32() else "fp32",
         "commit": grid.commit(),
         "date": datetime.now(UTC).date().isoformat(),
     }

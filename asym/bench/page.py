@@ -125,12 +125,14 @@ def show_precision(figures: Path, preset: str = "cpu") -> Numbered | Markdown:
             "bf16": tables.points(row["bf16"], row["bf16_half"]),
             "bf16 minus fp32": tables.points(row["difference"], row["difference_half"]),
             "diverged": row["diverged"],
-            "times as fast": tables.points(row["speed"]),
+            "times as fast": f"{row['speed']:.2f} ({row['slowest']:.2f} to {row['fastest']:.2f})" if row["speed"] > 0 else "",
+            "made on": row["devices"],
         }
         for row in compared.to_dict("records")
     ]
     caption = (
-        "Test accuracy in % of the same cells in fp32 and in bf16, means with 95 % t intervals; differences are paired by seed."
+        "Test accuracy in % of the same cells in fp32 and in bf16, means with 95 % t intervals; differences are paired by seed. "
+        "Times as fast: the median over seeds, from the least to the most; what else the machine did at the time differs."
     )
     return _table(rows, "precision", caption) if rows else Markdown("Not run yet.")
 

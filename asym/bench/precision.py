@@ -46,7 +46,7 @@ def run(preset: presets.Preset, figures: Path, store: Store, *, jobs: int | None
 def compare(asked: list[Cell], records: dict[str, Record]) -> pd.DataFrame:
     """A row a cell: its test accuracy (%) in either precision, bf16 minus fp32 paired by seed, with 95 % t intervals over the
     seeds that have both on the same copy of the data; and how many times as fast bf16 is by the seconds an epoch takes, of pairs
-    from one kind of processor and number of threads (NaN without). Empty without such seeds."""
+    from one kind of processor and number of threads: the median, the least and the most (NaN without). Empty without seeds."""
     rows = []
     for part, network in dict.fromkeys((cell.part, cell.network) for cell in asked):
         mine = [cell.config for cell in asked if (cell.part, cell.network) == (part, network) and cell.config.precision == "fp32"]
@@ -57,12 +57,15 @@ def compare(asked: list[Cell], records: dict[str, Record]) -> pd.DataFrame:
             continue
         accuracy = pd.DataFrame([[100 * r.epochs[-1]["test_accuracy"] for r in pair] for pair in pairs], columns=["fp32", "bf16"])
         accuracy["difference"] = accuracy["bf16"] - accuracy["fp32"]
-        speeds = [_span(full) / _span(half) for full, half in pairs if _alike((full, half), "device", "threads")]
+        speeds = pd.Series(
+            [_span(full) / _span(half) for full, half in pairs if _alike((full, half), "device", "threads")], dtype=float
+        )
         row = {"part": part, "network": network, "epochs": mine[0].epochs, "dataset": mine[0].dataset, "seeds": len(pairs)}
         for name, values in accuracy.items():
             row[name], row[f"{name}_half"] = interval(values)
         row["diverged"] = sum(record.diverged for pair in pairs for record in pair)
-        rows.append(row | {"speed": float(pd.Series(speeds, dtype=float).median())})
+        row["devices"] = ", ".join(dict.fromkeys(record.provenance["device"] for pair in pairs for record in pair))
+        rows.append(row | {"speed": speeds.median(), "slowest": speeds.min(), "fastest": speeds.max()})
     return pd.DataFrame(rows)
 
 

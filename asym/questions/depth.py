@@ -1,12 +1,12 @@
 """Does it survive depth? Table 4: deep dense nets; and a sweep over depth that the original lacks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from asym import quantities
 from asym.cells import Cell, alone, table
 from asym.claims import Claim, printed
 from asym.config import LOSSES, Config, last
-from asym.quantities import LEVEL, accuracy, level, measure
+from asym.quantities import LEVEL, Quantity, accuracy, level, measure
 from asym.questions.dense import LOSS_WORDS
 
 ASKS = "Does it survive depth?"
@@ -51,19 +51,30 @@ def claims() -> Iterator[Claim]:
                 answers=False,  # of the deep net alone: says nothing of depth
             )
         for network, shallow in (("DDR1", "DSR1"), ("DDR2", "DSR2"), ("DDR4", "DSR2")):  # the last: every layer that can
-            cost = accuracy(SHALLOW, shallow, loss=loss, epoch=100) - accuracy(SHALLOW, "DS0", loss=loss, epoch=100)
             their_cost = printed("table 2", shallow, loss=loss) - printed("table 2", "DS0", loss=loss)
             costs = f"{words}, random feedback costs {network} more than {shallow}, each beside backpropagation on its own net"
             for epoch, slug, when in ((100, "", "after 100 epochs"), (200, "-end", "after 200 epochs of the deep nets")):
-                deep_cost = accuracy(PART, network, loss=loss, epoch=epoch) - accuracy(PART, "DD0", loss=loss, epoch=epoch)
+                id = f"depth-deeper-{network.removeprefix('DD')}-{loss}{slug}"
                 their_deep_cost = printed(PART, network, epoch, loss=loss) - printed(PART, "DD0", 100, loss=loss)  # its last
                 yield Claim(
-                    id=f"depth-deeper-{network.removeprefix('DD')}-{loss}{slug}",
+                    id=id,
                     sentence=f"{costs}, {when}.",
-                    quantity=deep_cost - cost,
+                    quantity=_deeper(accuracy, network, shallow, epoch, loss),
                     published=their_deep_cost - their_cost,
                     most=0,
                 )
+                yield Claim(
+                    id=f"{id}-level",
+                    sentence=f"{words} and averaged over {LEVEL} epochs, {network}'s difference to backpropagation minus "
+                    f"{shallow}'s, {when}.",
+                    quantity=_deeper(level, network, shallow, epoch, loss),
+                )
+        for shallow in SHALLOW_NETWORKS[1:]:
+            yield Claim(
+                id=f"depth-rise-{shallow}-{loss}",
+                sentence=f"{words}, {shallow} rises by this much from its mean over epochs 61 to 80 to that over the next 20.",
+                quantity=level(SHALLOW, shallow, loss=loss, epoch=100) - level(SHALLOW, shallow, loss=loss, epoch=100 - LEVEL),
+            )
         for count, layers in RANDOM.items():
             network, shared = f"DDR{count}", f"DDR{count}-U"
             yield Claim(
@@ -123,6 +134,13 @@ def claims() -> Iterator[Claim]:
             sentence=f"This share of the fourth layer's units of {network} is idle at the end: no probe image moves them.",
             quantity=measure("idle", PART, network, 4, loss="ce"),
         )
+
+
+def _deeper(read: Callable[..., Quantity], network: str, shallow: str, epoch: int, loss: str) -> Quantity:
+    """What random feedback changes in a deep net at an epoch, minus what it changes in a shallow one after 100, each beside
+    backpropagation on its own net; read: accuracy or level."""
+    deep = read(PART, network, loss=loss, epoch=epoch) - read(PART, "DD0", loss=loss, epoch=epoch)
+    return deep - (read(SHALLOW, shallow, loss=loss, epoch=100) - read(SHALLOW, "DS0", loss=loss, epoch=100))
 
 
 def _sweep(depth: int, rule: str):

@@ -90,6 +90,13 @@ def claims() -> Iterator[Claim]:
                 sentence=f"In {part} with backpropagation, the training accuracy {when} this far above the test accuracy.",
                 quantity=overfit(part, "bp", epoch=epoch),
             )
+    for rule in RULES[WIDE][1]:
+        yield Claim(
+            id=f"literature-fit-{rule}",
+            sentence=f"In {WIDE} with {rule}, the training accuracy changes by this much from epoch 50 to 100.",
+            quantity=accuracy(WIDE, rule, epoch=100, column="train_accuracy")
+            - accuracy(WIDE, rule, epoch=50, column="train_accuracy"),
+        )
     yield Claim(
         id="literature-kp",
         sentence=f"In {MIRROR}, Kolen-Pollack feedback, which decays the weights, ends this far from undecayed backpropagation.",

@@ -53,6 +53,11 @@ def claims() -> Iterator[Claim]:
                 most=0,
                 answers=False,
             )
+            yield Claim(
+                id=f"multilayer-{slug}-more-level",
+                sentence=f"In {words}, averaged over the last {LEVEL} epochs, four random layers end this far from one.",
+                quantity=level(part, f"{prefix}R4") - level(part, f"{prefix}R1"),
+            )
         for count, number in RANDOM.items():
             network = f"{prefix}R{count}"
             jumping[part, count] = jumps(part, network) - jumps(part, f"{prefix}0")
