@@ -1,6 +1,7 @@
 """What every public boundary asks of a value; a value that is refused is named with what is allowed and what was given."""
 
 import sys
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -14,6 +15,33 @@ def expect(name: str, value: Any, holds: bool, allowed: str | None) -> None:
     """ValueError "name must be allowed; got value" unless it holds."""
     if not holds:
         raise ValueError(f"{name} must be {allowed}; got {in_short(value)}")
+
+
+def constant(function: Callable[..., Any]) -> Callable[..., Any]:
+    """torch.compiler.assume_constant_result without its import of torch's compiler, which takes as long as that of torch."""
+    function._dynamo_marked_constant = True
+    return function
+
+
+def transforming() -> bool:
+    """Whether a transform of torch.func is at work. RuntimeError for one that is compiled itself: torch.compile takes the forward
+    pass of a Function apart there and loses its backward pass, in silence (pytorch issue 193279)."""
+    return _transforming(torch.compiler.is_compiling())
+
+
+@constant
+def _transforming(compiled: bool) -> bool:
+    active = torch._C._are_functorch_transforms_active()
+    if active and compiled:
+        from torch._dynamo.symbolic_convert import InstructionTranslator
+        from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
+
+        outside = InstructionTranslator.current_tx().output.functorch_layers  # those at work when torch.compile began
+        if len(retrieve_all_functorch_interpreters()) > len(outside):
+            raise RuntimeError(
+                "torch.compile around a transform of torch.func loses the feedback path: compile what is inside it"
+            )
+    return active
 
 
 def expect_device(device: Any) -> torch.device:

@@ -101,11 +101,16 @@ def _warn_of_kept(modules: Mapping[str, nn.Module], found: Mapping[str, nn.Modul
     kept = [name for name, module in modules.items() if isinstance(module, tuple(LAYERS)) and is_parametrized(module)]
     if kept:
         warnings.warn(f"parametrized layers stay as they are, parametrize after convert: {', '.join(kept)}", stacklevel=4)
-    others = [
-        n for n, m in modules.items() if isinstance(m, OTHERS) and not isinstance(m, FeedbackLayer) and n not in {*found, *kept}
-    ]
-    if others and rule != "bp":
-        warnings.warn(f"these layers stay as they are and send the error back by bp: {', '.join(others)}", stacklevel=4)
+    others: dict[str, list[str]] = {}  # by the rule that they have
+    for name, module in modules.items():
+        if isinstance(module, (*OTHERS, FeedbackLayer)) and name not in {*found, *kept}:
+            others.setdefault(module.rule if isinstance(module, FeedbackLayer) else "bp", []).append(name)
+    others.pop(rule, None)
+    for key, names in others.items():
+        warnings.warn(f"these layers stay as they are and send the error back by {key}: {', '.join(names)}", stacklevel=4)
+    replaced = [name for name, module in found.items() if "forward" in vars(module)]
+    if replaced:
+        warnings.warn(f"these layers have a forward of their own, which knows no B: {', '.join(replaced)}", stacklevel=4)
 
 
 def _check(model, rule, generator, example_input) -> None:

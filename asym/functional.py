@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from asym import gemm, shapes, untied
+from asym.checks import transforming
 
 Pair = tuple[int, int]
 
@@ -50,10 +51,11 @@ def _once(backward: Callable) -> Callable:
 
 
 def _shared(dw: Tensor | None, needs_weight: bool, needs_feedback: bool) -> tuple[Tensor | None, Tensor | None]:
-    """dW for W and for a learned B: two tensors, so that what is done in place to one gradient leaves the other."""
-    if needs_weight and needs_feedback:
-        return dw, dw.clone()
-    return (dw if needs_weight else None), (dw if needs_feedback else None)
+    """dW for W and for a learned B: two tensors, so that what is done in place to one gradient leaves the other. A B whose W is
+    not learned is not either: both stand still (inside torch.func's transforms that is known here alone)."""
+    if not needs_weight:
+        return None, None
+    return dw, dw.clone() if needs_feedback else None
 
 
 class _Linear(Function):
@@ -76,9 +78,7 @@ class _Linear(Function):
         x, feedback = ctx.saved_tensors
         needs_x, needs_weight, needs_feedback = ctx.needs_input_grad
         dx = gemm.linear(e, feedback.t()) if needs_x else None
-        dw = None
-        if needs_weight or needs_feedback:
-            dw = gemm.linear(e.t(), x.t())
+        dw = gemm.linear(e.t(), x.t()) if needs_weight else None
         return dx, *_shared(dw, needs_weight, needs_feedback)
 
 
@@ -100,7 +100,7 @@ class _Conv2d(Function):
         x, feedback = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry
         needs_x, needs_weight, needs_feedback = ctx.needs_input_grad[:3]
-        mask = [needs_x, needs_weight or needs_feedback, False]
+        mask = [needs_x, needs_weight, False]
         dx, dw, _ = torch.ops.aten.convolution_backward(
             e, x, feedback, None, stride, padding, dilation, False, [0, 0], groups, mask
         )
@@ -111,7 +111,7 @@ def _untied_backward(ctx, e):
     x, feedback = ctx.saved_tensors
     needs_x, needs_weight, needs_feedback = ctx.needs_input_grad[:3]
     dx = untied.product("x", e, feedback, ctx.geometry) if needs_x else None
-    dw = untied.product("w", x, e, ctx.geometry) if needs_weight or needs_feedback else None
+    dw = untied.product("w", x, e, ctx.geometry) if needs_weight else None
     return dx, *_shared(dw, needs_weight, needs_feedback), None
 
 
@@ -161,6 +161,7 @@ class _DirectFeedback(Function):
 
 
 def _match(weight: Tensor, feedback: Tensor) -> None:
+    transforming()
     if feedback.shape != weight.shape:
         raise ValueError(f"feedback must have the weight's shape {tuple(weight.shape)}; got {tuple(feedback.shape)}")
 
@@ -202,7 +203,7 @@ def linear(x: Tensor, weight: Tensor, feedback: Tensor | None, bias: Tensor | No
     """y = x W' + b, and dx = e F (Lillicrap et al. 2016): forward with the weight, backward through the feedback.
 
     x (..., I), weight and feedback (O, I), bias (O,) -> (..., O). feedback None is backpropagation. A feedback that requires
-    a gradient gets the weight's. ValueError unless they are real floating tensors that fit each other.
+    a gradient gets the weight's, if there is one. ValueError unless they are real floating tensors that fit each other.
     """
     shapes.floating("feedback", "bias", x=x, weight=weight, feedback=feedback, bias=bias)
     shapes.axes("weight", weight, (2,), "(out, in)", 2)
@@ -285,6 +286,7 @@ def untied_conv2d(
     if weight.shape[0] != size[0] * size[1]:
         raise ValueError(f"weight holds {weight.shape[0]} positions; an input of this size has {size[0]} x {size[1]}")
     geometry = *x.shape[1:], weight.shape[2], *size, *kernel_size, *stride, *dilation, top, left, groups
+    transforming()
     y = _UntiedConv2d.apply(x, weight, feedback, geometry)
     y = y[0] if unbatched else y
     return y if bias is None else y + bias.to(y.dtype)
@@ -301,5 +303,9 @@ def direct_feedback(logits: Tensor, hidden: Tensor, feedback: Tensor) -> Tensor:
     shapes.fits("hidden", hidden, (*logits.shape[:1], *hidden.shape[1:]), "(N, ...)")
     expected = (logits.shape[-1], hidden.shape[1:].numel())
     if tuple(feedback.shape) != expected:
-        raise ValueError(f"feedback must have shape (logits, hidden elements) = {expected}; got {tuple(feedback.shape)}")
+        raise ValueError(
+            f"feedback must have shape (logits, hidden elements) = {expected}, those of hidden {tuple(hidden.shape)}; got "
+            f"{tuple(feedback.shape)}"
+        )
+    transforming()
     return _DirectFeedback.apply(logits, hidden.to(logits.dtype), feedback.to(logits.dtype))

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from asym.atomic import whole
+from asym.checks import constant, transforming
 
 LIBRARIES = ("stock", "onednn")
 
@@ -118,12 +119,6 @@ def _measured() -> str:
     return "onednn" if onednn < 0.75 * stock else "stock"
 
 
-def constant(function: Callable[[], Any]) -> Callable[[], Any]:
-    """torch.compiler.assume_constant_result without its import of torch's compiler, which takes as long as that of torch."""
-    function._dynamo_marked_constant = True
-    return function
-
-
 @constant
 def library() -> str:
     """The library that does a dense layer's products faster here: "stock" (what torch.mm uses) or "onednn".
@@ -141,6 +136,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     applies = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.numel() > 0
     if not applies or torch.is_autocast_enabled("cpu") or library() == "stock":
         return torch.nn.functional.linear(x, weight, bias)
+    transforming()
     y = by_rows(_OnednnLinear.apply, x, weight)
     return y if bias is None else y + bias
 

@@ -76,11 +76,9 @@ def cores() -> int:
 
 
 def tf32() -> bool:
-    """Whether a GPU's convolutions round to TF32, as torch's default has it."""
-    try:
-        return torch.backends.cudnn.allow_tf32
-    except RuntimeError:  # the caller has set the newer of torch's two switches
-        return torch.backends.cudnn.conv.fp32_precision == "tf32"
+    """Whether a GPU's convolutions round to TF32, by the newer of torch's two switches, which follows the older and is always to
+    be read."""
+    return torch.backends.cudnn.conv.fp32_precision == "tf32"
 
 
 @cache

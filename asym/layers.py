@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asym import functional, shapes
-from asym.checks import expect, expect_device, expect_generator
+from asym.checks import expect, expect_device, expect_generator, transforming
 from asym.rules import find
 
 MIRROR_RATE = 0.01  # B moves a hundredth of the way to W a step: a time constant of one CIFAR epoch at batch 500
@@ -29,9 +29,11 @@ def _check_factory(device, dtype, generator) -> None:
 
 
 def _check_convolution(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode) -> None:
-    """What torch.nn.Conv2d takes but does not look at before its first input."""
+    """What torch.nn.Conv2d takes but does not look at before its first input, or refuses without the value."""
     for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
         shapes.whole(name, value)
+    divides = in_channels % groups == out_channels % groups == 0
+    expect("groups", groups, divides, f"a divisor of the {in_channels} input and {out_channels} output channels")
     for name, value in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)):
         shapes.pair(name, value)
     if not isinstance(padding, str):
@@ -40,7 +42,8 @@ def _check_convolution(in_channels, out_channels, kernel_size, stride, padding, 
 
 
 def _uniform_(tensor: Tensor, bound: float, generator: torch.Generator | None) -> Tensor:
-    """Fills the tensor from U(-bound, bound), drawn on the generator's device: one seed gives one B wherever the layer lives."""
+    """Fills the tensor from U(-bound, bound), drawn on the generator's device in torch's default dtype: one seed gives one B
+    wherever the layer lives."""
     device = tensor.device if generator is None else generator.device
     return tensor.copy_(torch.empty(tensor.shape, device=device).uniform_(-bound, bound, generator=generator))
 
@@ -51,6 +54,8 @@ class FeedbackLayer(nn.Module):
     A subclass has `weight`, `fans` (fan-in, fan-out), `operate(x, weight, feedback, bias)`, and for the mirror rule
     `noise_shape`, that of one input with its padding, and `operate_padded(x, weight)` on such an input.
     """
+
+    feedback: Tensor | None
 
     def attach_feedback(self, rule: str, generator: torch.Generator | None = None) -> None:
         """Gives the layer its rule, and a new B (drawn by the generator) where the rule has one: a parameter, which an optimiser
@@ -108,9 +113,12 @@ class FeedbackLayer(nn.Module):
         while its weight is frozen, so that both stand still. weight: the layer's, where it has been read already."""
         weight = self.weight if weight is None else weight
         path = find(self.rule).path(weight, self.feedback, self.scale)
-        return path if path is None or weight.requires_grad else path.detach()
+        if path is None or weight.requires_grad or transforming():  # a vmapped weight does not say whether it requires a gradient
+            return path
+        return path.detach()
 
     @torch.no_grad()
+    @torch.inference_mode(False)
     def mirror_feedback(self, generator: torch.Generator | None = None, rate: float = MIRROR_RATE) -> None:
         """One weight-mirror step, B <- (1 - rate) B + rate <noise, op(noise, W)> / count (Akrout et al. 2019).
 

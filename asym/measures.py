@@ -85,13 +85,14 @@ class Probe:
         feedback = layer.feedback_path()
         if feedback is None:
             return {}
-        difference = layer.weight - feedback
-        return {
+        told = {
             "weight_angle": angle(layer.weight, feedback),
             "feedback_ratio": feedback.norm() / layer.weight.norm(),
             "sign_agreement": (layer.weight.sign() == feedback.sign()).float().mean(),
-            "drift": (difference - start).norm() / start.norm(),
         }
+        if start is not None:  # a layer that had no B yet when the probe was made has no drift
+            told["drift"] = (layer.weight - feedback - start).norm() / start.norm()
+        return told
 
     def _errors(self) -> list[dict[str, Tensor | float]]:
         """What travels back: the angles of errors and weight gradients, and the units that stop it."""

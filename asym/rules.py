@@ -15,7 +15,7 @@ STORES = (None, "buffer", "parameter")
 class Rule:
     """How the error e of a layer y = op(x, W) reaches the layer's input: dx = op^T(e, F), with F = path(W, B, scale).
 
-    store: where B lives: None (the rule has no B), "buffer" (never optimised) or "parameter" (given W's gradient).
+    store: where B lives: None (the rule has no B), "buffer" (never optimised) or "parameter" (F is B, which gets W's gradient).
     path: the tensor F of W's shape that the backward uses; None stands for W itself, by the stock torch operation. W enters it
     detached, or what F is to W is added to the weight's gradient.
     between_steps: what moves B between two optimiser steps, if anything does.

@@ -321,6 +321,24 @@ def test_layers_that_a_rule_for_all_does_not_reach_are_named(layer):
         asym.convert(model, "bp")
 
 
+def test_layers_of_ours_that_it_does_not_reach_are_named_with_their_rule():
+    class Mine(asym.Linear):
+        pass
+
+    model = nn.ModuleDict({"mine": Mine(4, 4), "signs": Mine(4, 4, rule="usf"), "head": nn.Linear(4, 3)})
+    with pytest.warns(UserWarning) as told:
+        new = asym.convert(model, "usf")
+    assert [str(warning.message) for warning in told] == ["these layers stay as they are and send the error back by bp: mine"]
+    assert new["mine"].rule == "bp" and new["head"].rule == "usf"
+
+
+def test_a_layer_whose_forward_was_replaced_is_named():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
+    model[0].forward = model[0].forward  # as libraries do that put their own around it
+    with pytest.warns(UserWarning, match="these layers have a forward of their own, which knows no B: 0$"):
+        asym.convert(model, "fa")
+
+
 class Listed(nn.Module):
     """Reaches its layers by a list of its own too."""
 

@@ -144,6 +144,7 @@ REFUSED = [
     *[(asym.Conv2d, CONVOLUTION, {"padding": value}, "padding") for value in (-1, (1, -1), 0.5, [1], {})],
     *[(asym.UntiedConv2d, CONVOLUTION | {"input_size": 5}, {name: value}, name)
       for name in ("input_size", "stride", "dilation", "groups") for value in (0, -2, None, True)],
+    *[(asym.Conv2d, CONVOLUTION, {"groups": value}, "groups") for value in (3, 4)],
     *[(asym.Linear, LINEAR, {"bias": value}, "bias") for value in (None, "no", 0, torch.ones(2))],
     *[(asym.Linear, LINEAR, {"dtype": value}, "dtype") for value in (torch.int64, torch.complex64, "float32", float)],
     *[(asym.Linear, LINEAR, {"device": value}, "device") for value in ("nowhere", -1, True, "cuda:99")],

@@ -184,12 +184,16 @@ def test_mirror_turns_towards_the_weight(name):
 
 @pytest.mark.parametrize("name", MIRRORS)
 def test_mirror_needs_no_grad_mode_and_keeps_the_global_random_state(name):
-    layer = MIRRORS[name](rule="mirror", generator=torch.Generator().manual_seed(1))
-    state = torch.get_rng_state()
-    with torch.no_grad():
-        asym.between_steps(layer, torch.Generator().manual_seed(2))
-    assert torch.equal(state, torch.get_rng_state())
-    assert not layer.feedback.requires_grad
+    state, found = torch.get_rng_state(), []
+    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        layer = MIRRORS[name](rule="mirror", generator=torch.Generator().manual_seed(1))
+        torch.set_rng_state(state)
+        with mode():
+            asym.between_steps(layer, torch.Generator().manual_seed(2))
+        assert torch.equal(state, torch.get_rng_state())
+        assert not layer.feedback.requires_grad and not layer.feedback.is_inference()
+        found.append(layer.feedback)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
 def test_direct_feedback_leaves_the_logits_and_brings_their_error():

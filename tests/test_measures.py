@@ -152,6 +152,14 @@ def test_what_weight_and_feedback_tell(make, rule):
         assert found["sign_agreement"] == [1.0] * count
 
 
+def test_a_feedback_that_came_after_the_probe_has_no_drift():
+    net = dense("bp", "bp", "bp")
+    looking = probe(net)
+    net.layers[1].attach_feedback("fa")
+    found = looking.measure()
+    assert math.isnan(found["drift"][1]) and 0 < found["weight_angle"][1] < 180
+
+
 def test_direct_feedback_has_no_angle_to_the_weight():
     found = probe(dense("bp", "dfa", "dfa")).measure()
     for name in ("weight_angle", "feedback_ratio", "sign_agreement", "drift"):

@@ -228,7 +228,7 @@ def test_noncontiguous_input_changes_nothing(rule, kind):
     [
         ({"rule": "feedback"}, "rule must be one of bp, fa, .*; got 'feedback'"),
         ({"kernel_size": 9}, r"kernel_size must be within the padded input \(5, 6\) .*; got \(9, 9\)"),
-        ({"groups": 3}, "in_channels must be divisible by groups"),
+        ({"groups": 3}, "groups must be a divisor of the 4 input and 6 output channels; got 3"),
         ({"padding": "same", "stride": 2}, "padding='same' is not supported for strided"),
         ({"padding": "full"}, "Invalid padding string 'full'"),
         ({"padding_mode": "mirror"}, "padding_mode must be one of"),

@@ -98,6 +98,37 @@ def test_vmap_over_seeds_of_a_network_is_the_loop(rule, library, monkeypatch):
             torch.testing.assert_close(found[name][seed], gradient, **CLOSE)
 
 
+@pytest.mark.parametrize("around", ["a plain backward pass", "grad"])
+@pytest.mark.parametrize("rule", RULES)
+def test_an_ensemble_under_vmap_learns_as_its_nets_alone(rule, around):
+    """With the transform inside what is differentiated, where a layer cannot see whether its weight requires a gradient."""
+    models = [network(rule, seed) for seed in range(3)]
+    parameters, buffers = stack_module_state(models)
+    x, labels = batch()
+    total = lambda p: vmap(lambda p, b: loss(models[0], (p, b), x, labels))(p, buffers).sum()
+    if around == "grad":
+        found = grad(total)({name: p.detach() for name, p in parameters.items()})
+    else:
+        total(parameters).backward()
+        found = {name: p.grad for name, p in parameters.items()}
+    for seed, model in enumerate(models):
+        for name, gradient in backward(model, *batch()).items():
+            torch.testing.assert_close(found[name][seed], gradient, **CLOSE)
+
+
+@pytest.mark.parametrize("kind", reference.PLAIN)
+def test_a_frozen_weight_holds_its_b_under_transforms_too(kind):
+    layers = [reference.layer(kind, "shared_update", seed=seed) for seed in range(2)]
+    parameters, buffers = stack_module_state(layers)
+    x = reference.images(kind)
+    weight, feedback = parameters["weight"].detach(), parameters["feedback"]
+    call = lambda w, b: functional_call(layers[0], {"weight": w, "feedback": b}, (x,)).square().sum()
+    vmap(call)(weight, feedback).sum().backward()
+    assert feedback.grad is None or not feedback.grad.any()
+    found = vmap(grad(call, argnums=1))(weight, feedback.detach())
+    assert not found.any()
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_vmap_over_samples_sums_to_the_batch_gradient(rule):
     net = network(rule)
@@ -122,6 +153,29 @@ def test_compiled_network_is_the_eager_one(rule, fresh):
     torch.testing.assert_close(compiled(batch()[0]), net(batch()[0]), **CLOSE)
     theirs = {name.removeprefix("_orig_mod."): gradient for name, gradient in backward(compiled, *batch()).items()}
     torch.testing.assert_close(theirs, backward(net, *batch()), **CLOSE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["fa", "kp", "usf"])
+def test_a_transform_of_a_compiled_network_is_the_eager_one(rule, fresh):
+    net, images = nets.dense((1, 5, 4), 4, ("bp", rule, rule), hidden=(6, 5)), batch()
+    compiled = torch.compile(net, backend="eager")
+    found = grad(lambda p: F.cross_entropy(functional_call(compiled, p, (images[0],)), images[1]))(learned(net))
+    torch.testing.assert_close(found, backward(net, *images), **CLOSE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("rule", ["fa", "kp", "usf", "dfa"])
+def test_a_transform_that_is_compiled_is_refused(rule, library, fresh, monkeypatch):
+    """It would lose what the layers send back, or B's gradient, in silence."""
+    monkeypatch.setenv("ASYM_GEMM", library)
+    net, images = network(rule), batch()
+    call = lambda p: loss(net, p, *images)
+    for transformed in (grad(call), lambda p: vmap(call)({name: value[None] for name, value in p.items()}).sum()):
+        for options in ({}, {"fullgraph": True}):
+            with pytest.raises(Exception, match="loses the feedback path: compile what is inside it"):
+                torch.compile(transformed, backend="eager", **options)(learned(net))
 
 
 @pytest.mark.slow
