@@ -26,7 +26,7 @@ def constant(function: Callable[..., Any]) -> Callable[..., Any]:
 def transforming() -> bool:
     """Whether a transform of torch.func is at work. RuntimeError for one that is compiled itself: torch.compile takes the forward
     pass of a Function apart there and loses its backward pass, in silence (pytorch issue 193279)."""
-    return _transforming(torch.compiler.is_compiling())
+    return _transforming(torch.compiler.is_dynamo_compiling())
 
 
 @constant

@@ -97,6 +97,13 @@ def claims() -> Iterator[Claim]:
             quantity=accuracy(WIDE, rule, epoch=100, column="train_accuracy")
             - accuracy(WIDE, rule, epoch=50, column="train_accuracy"),
         )
+    for rule in RULES[WIDE][1][1:]:
+        for epoch, slug, when in ((EARLY, "-early", f"is after {EARLY} epochs"), (None, "", "ends")):
+            yield Claim(
+                id=f"literature-gradient-{rule}{slug}",
+                sentence=f"In {WIDE} with {rule}, the first layer's gradient {when} at this angle to backpropagation's.",
+                quantity=measure("gradient_angle", WIDE, rule, 1, epoch=epoch),
+            )
     yield Claim(
         id="literature-kp",
         sentence=f"In {MIRROR}, Kolen-Pollack feedback, which decays the weights, ends this far from undecayed backpropagation.",
