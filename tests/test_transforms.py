@@ -165,17 +165,22 @@ def test_a_transform_of_a_compiled_network_is_the_eager_one(rule, fresh):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize("rule", ["fa", "kp", "usf", "dfa"])
-def test_a_transform_that_is_compiled_is_refused(rule, library, fresh, monkeypatch):
+@pytest.mark.parametrize("whole", [False, True], ids=["parts", "one graph"])
+@pytest.mark.parametrize("kind", [*reference.PLAIN, "direct feedback", pytest.param("onednn", marks=ONEDNN)])
+def test_a_transform_that_is_compiled_is_refused(kind, whole, fresh, monkeypatch):
     """It would lose what the layers send back, or B's gradient, in silence."""
-    monkeypatch.setenv("ASYM_GEMM", library)
-    net, images = network(rule), batch()
-    call = lambda p: loss(net, p, *images)
-    for transformed in (grad(call), lambda p: vmap(call)({name: value[None] for name, value in p.items()}).sum()):
-        for options in ({}, {"fullgraph": True}):
-            with pytest.raises(Exception, match="loses the feedback path: compile what is inside it"):
-                torch.compile(transformed, backend="eager", **options)(learned(net))
+    monkeypatch.setenv("ASYM_GEMM", "onednn" if kind == "onednn" else "stock")
+    x, w = torch.ones(2, 3), torch.ones(4, 3)
+    if kind == "direct feedback":
+        call = lambda p: asym.functional.direct_feedback(p @ w.t(), p, w).square().sum()
+    elif kind == "onednn":
+        call = lambda p: gemm.linear(p, w).square().sum()
+    else:
+        layer, x = reference.layer(kind, "fa"), reference.images(kind)
+        call = lambda p: layer(p).square().sum()
+    for transformed in (grad(call), lambda p: vmap(call)(p[None]).sum()):
+        with pytest.raises(Exception, match="loses the feedback path: compile what is inside it"):
+            torch.compile(transformed, backend="eager", fullgraph=whole)(x)
 
 
 @pytest.mark.slow
