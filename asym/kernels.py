@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from asym.atomic import whole
-from asym.gemm import apart, constant
+from asym.checks import constant
+from asym.gemm import apart
 
 FORMS = ("auto", "compiled", "torch")
 SOURCE = Path(__file__).with_name("untied.cpp")

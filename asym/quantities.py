@@ -159,11 +159,9 @@ def _over_epochs(
         values, first, found = end.at(evidence, when), max(1, when - last + 1) if last else 0, {}
         runs = evidence.of(part, network, fields)
         ended = {told["seed"] for told, record in runs if record.diverged and record.epochs[-1]["epoch"] < when}
-        lost = ended if statistic is stdev else set()
+        lost = ended if statistic is stdev else set()  # its deviation would be that of standing still
         for told, record in runs:
-            seed, rows = told["seed"], [row for row in record.epochs if first <= row["epoch"] <= when]
-            if seed in ended:
-                rows += [record.epochs[-1]] * (when - max(first - 1, record.epochs[-1]["epoch"]))
+            seed, rows = told["seed"], [row for epoch in range(first, when + 1) if (row := record.at(epoch)) is not None]
             if seed in values.keys() - lost and len(rows) >= (last or 1):
                 value = 100 * statistic([row["test_accuracy"] for row in rows])
                 found[seed] = values[seed]._replace(value=value, whole=values[seed].whole and not lost)
