@@ -7,7 +7,7 @@ from functools import cache
 
 import pandas as pd
 
-from asym.frames import interval
+from asym.frames import extremes, interval
 from asym.numbered import Numbered
 from asym.quantities import Evidence, Quantity, Value
 from asym.tables import original, points, telling
@@ -23,8 +23,8 @@ class Claim:
     """A sentence of the book and the quantity behind it; with least or most, it holds if the quantity lies between them.
 
     published: the original's value, where its tables give one. The verdict: holds if the whole 95 % t interval over seeds lies
-    within the bounds, contradicted if it lies outside, else not settled, as where it clears a bound by less than stand-ins
-    among the test images can move it; not yet tested where fewer than 3 seeds ran the planned data to the planned epoch. A
+    within the bounds, contradicted if it lies outside, whatever stand-ins among the test images may have done to the values, else
+    not settled; not yet tested where fewer than 3 seeds ran the planned data to the planned epoch. A
     sentence without bounds states a number, and has no verdict. answers: whether the original's answer says so; another sentence
     has its own verdict but no part in the question's.
     """
@@ -44,10 +44,11 @@ class Claim:
     def derive(self, evidence: Evidence) -> dict:
         """The claim's row of the register."""
         values = list(self.quantity.of(evidence).values())
-        mean, half = interval(pd.Series([value.value for value in values], dtype=float))
+        numbers = pd.Series([value.value for value in values], dtype=float)
+        mean, half = interval(numbers)
+        lowest, highest = extremes(numbers, max((value.doubt for value in values), default=0.0))
         whole = bool(values) and all(value.whole for value in values)
         tested = whole and len(values) >= 3
-        clearance = max((value.doubt for value in values), default=0.0)
         return {
             "claim": self.id,
             "sentence": self.sentence,
@@ -62,17 +63,17 @@ class Claim:
             "as_planned": tested,
             "least": self.least,
             "most": self.most,
-            "clearance": clearance,
+            "lowest": lowest,
+            "highest": highest,
             "tolerance": RERUN[self.quantity.unit],
             "answers": self.answers,
-            "verdict": "" if not self.bounded else self._verdict(mean, half, clearance) if tested else UNTESTED,
+            "verdict": "" if not self.bounded else self._verdict(lowest, highest) if tested else UNTESTED,
         }
 
-    def _verdict(self, mean: float, half: float, clearance: float) -> str:
-        low, high = mean - half, mean + half
-        if self.least + clearance <= low and high <= self.most - clearance:
+    def _verdict(self, lowest: float, highest: float) -> str:
+        if self.least <= lowest and highest <= self.most:
             return HOLDS
-        return CONTRADICTED if high < self.least - clearance or low > self.most + clearance else OPEN
+        return CONTRADICTED if highest < self.least or lowest > self.most else OPEN
 
 
 def told(entry: dict, sign: str = "") -> str:

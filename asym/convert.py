@@ -16,6 +16,7 @@ from asym.rules import find
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # where torch keeps a module's
 OTHERS = (nn.Linear, nn.modules.conv._ConvNd, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)  # torch's own
+OTHERS += (torch.jit.ScriptModule,)
 TAKEN = "it takes nn.Linear and nn.Conv2d themselves, no subclass, and the layers of asym; parametrize after convert"
 LAYERS = {nn.Linear: Linear, nn.Conv2d: Conv2d} | {kind: kind for kind in (Linear, Conv2d, UntiedConv2d)}
 
@@ -32,19 +33,20 @@ def convert(
     These are torch's nn.Linear and nn.Conv2d, and this package's three layers, whose rule and B are then new. rule is one key for
     all of them, or {layer name: key} for some (names as in model.named_modules()); the others stay as they are, and so does every
     subclass of torch's two (attention's projections among them, which torch calls without their forward). With one key a warning
-    names the layers of torch that still send their error back through their own weights: these subclasses, parametrized ones,
-    attention, recurrent layers and other convolutions. A layer used in several places stays one layer, and layers that share a
-    weight share a B that moves with it. The first layer's B is never used if its input needs no gradient. "dfa" needs the whole
-    path to the logits: the model must be an nn.Sequential, the layer one of its steps (a nested nn.Sequential is undone unless it
-    has hooks), example_input a batch for it; an asym.network.Network comes back, whose layers are steps.0, steps.1 and so on.
+    names the layers of torch that still send their error back through their own weights: these subclasses, parametrized and
+    scripted ones, attention, recurrent layers and other convolutions. A layer used in several places stays one layer, and layers
+    that share a weight share a B that moves with it. The first layer's B is never used if its input needs no gradient.
+    "dfa" asks for the whole path to the logits: the model must be an nn.Sequential, the layer one of its steps (a nested
+    nn.Sequential is undone unless it has hooks), example_input a batch for it; an asym.network.Network comes back, whose layers
+    are steps.0, steps.1 and so on.
     Rules that move B between two steps ("brsf", "mirror") need asym.between_steps in the training loop.
     A B that moves with its weight ("shared_update", "kp") takes no part in what the weight gets elsewhere, as from an embedding
     that is tied to it: a warning names such modules. It stands still while its weight is frozen; under DDP, which waits for the
     gradient of whatever asks for one, freeze the whole layer after convert.
-    ValueError for what is no model, rule, generator or tensor, for an unknown rule or layer name, for a model without such
-    layers, with one whose weights are not real floating numbers or with a lazy one that has no size yet, for one that cannot be
-    copied (pruned, or normalised by hooks), for dfa elsewhere or without example_input, and for a model that is wired for direct
-    feedback already.
+    ValueError for what is no model, rule, generator or tensor, for a model that DDP wraps, which would leave B to each process,
+    for an unknown rule or layer name, for a model without such layers, with one whose weights are not real floating numbers or
+    with a lazy one that has no size yet, for one that cannot be copied (pruned, or normalised by hooks), for dfa elsewhere or
+    without example_input, and for a model that is wired for direct feedback already.
     """
     _check(model, rule, generator, example_input)
     model = _copy(model)
@@ -108,13 +110,17 @@ def _warn_of_kept(modules: Mapping[str, nn.Module], found: Mapping[str, nn.Modul
     others.pop(rule, None)
     for key, names in others.items():
         warnings.warn(f"these layers stay as they are and send the error back by {key}: {', '.join(names)}", stacklevel=4)
-    replaced = [name for name, module in found.items() if "forward" in vars(module)]
+    own = lambda module: "forward" in vars(module) and not hasattr(module, "_orig_mod")  # torch.compile's is made anew
+    replaced = [name or "the model" for name, module in modules.items() if own(module)]
     if replaced:
-        warnings.warn(f"these layers have a forward of their own, which knows no B: {', '.join(replaced)}", stacklevel=4)
+        told = "these modules have a forward of their own, which knows no B and may call what was copied"
+        warnings.warn(f"{told}: {', '.join(replaced)}", stacklevel=4)
 
 
 def _check(model, rule, generator, example_input) -> None:
     expect("model", type(model).__name__, isinstance(model, nn.Module), "a torch.nn.Module")
+    wrapped = any(isinstance(module, nn.parallel.DistributedDataParallel) for module in model.modules())
+    expect("model", type(model).__name__, not wrapped, "converted before DistributedDataParallel wraps it")
     named = isinstance(rule, Mapping) and all(isinstance(name, str) for name in rule)
     expect("rule", rule, isinstance(rule, str) or named, "a rule's key, or a mapping of layer names to keys")
     expect_generator(generator)
@@ -136,8 +142,9 @@ def _warn_of_others(model: nn.Module, rules: Mapping[str, str]) -> None:
 
 
 def _sequential(module: nn.Module) -> bool:
-    """Whether calling the module is calling its children in turn, as a subclass with a forward of its own need not."""
-    return type(module).forward is nn.Sequential.forward
+    """Whether calling the module is calling its children in turn, as one with a forward or a call of its own need not."""
+    own = "forward" in vars(module) or type(module).__call__ is not nn.Module.__call__
+    return type(module).forward is nn.Sequential.forward and not own
 
 
 def _flatten(module: nn.Module) -> Iterator[nn.Module]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from asym._copies import UNLISTED
@@ -151,6 +152,18 @@ def beside_unclipped(runs: pd.DataFrame) -> pd.DataFrame:
 def interval(values: pd.Series) -> tuple[float, float]:
     """The mean and the half-width of its 95 % t interval over seeds, those with a number; NaN half-width for fewer than two."""
     return float(values.mean()), float(values.std(ddof=1) * _width(values.count()))
+
+
+def extremes(values: pd.Series, doubt: float) -> tuple[float, float]:
+    """The least lower and the greatest upper end of that interval while each value may be off by `doubt` either way: ends where
+    some of the lowest are lowered and the others raised, which scatter most. NaN for fewer than two."""
+    seeds = len(values)
+    if seeds < 2:
+        return math.nan, math.nan
+    lowered = np.arange(seeds) < np.arange(seeds + 1)[:, None]  # a row for each number of them
+    moved = np.sort(values) + np.where(lowered, -doubt, doubt)
+    means, halves = moved.mean(1), moved.std(1, ddof=1) * _width(seeds)
+    return float((means - halves).min()), float((means + halves).max())
 
 
 def intervals(rows: pd.DataFrame, by: str, value: str) -> pd.DataFrame:

@@ -44,8 +44,11 @@ def _check_convolution(in_channels, out_channels, kernel_size, stride, padding, 
 def _uniform_(tensor: Tensor, bound: float, generator: torch.Generator | None) -> Tensor:
     """Fills the tensor from U(-bound, bound), drawn on the generator's device in torch's default dtype: one seed gives one B
     wherever the layer lives."""
-    device = tensor.device if generator is None else generator.device
-    return tensor.copy_(torch.empty(tensor.shape, device=device).uniform_(-bound, bound, generator=generator))
+    if generator is None:  # of the tensor's own kind: one that is spread over processes is drawn so
+        drawn = torch.empty_like(tensor, dtype=torch.get_default_dtype(), memory_format=torch.contiguous_format)
+    else:
+        drawn = torch.empty(tensor.shape, device=generator.device)
+    return tensor.copy_(drawn.uniform_(-bound, bound, generator=generator))
 
 
 class FeedbackLayer(nn.Module):
@@ -59,8 +62,8 @@ class FeedbackLayer(nn.Module):
 
     def attach_feedback(self, rule: str, generator: torch.Generator | None = None) -> None:
         """Gives the layer its rule, and a new B (drawn by the generator) where the rule has one: a parameter, which an optimiser
-        must be given, where the rule moves it as the weight. ValueError for what is none, and for a weight that is not of real
-        floating point or has no element."""
+        must be given, where the rule moves it as the weight. Before DDP wraps the model, or each process keeps a B of its own.
+        ValueError for what is none, and for a weight that is not of real floating point or has no element."""
         store = find(rule).store
         expect_generator(generator)
         shapes.floating(weight=self.weight)
@@ -110,12 +113,18 @@ class FeedbackLayer(nn.Module):
 
     def feedback_path(self, weight: Tensor | None = None) -> Tensor | None:
         """The tensor F that the backward pass uses in W's place; None where the layer uses W itself. A learned B gets no gradient
-        while its weight is frozen, so that both stand still. weight: the layer's, where it has been read already."""
-        weight = self.weight if weight is None else weight
-        path = find(self.rule).path(weight, self.feedback, self.scale)
-        if path is None or weight.requires_grad or transforming():  # a vmapped weight does not say whether it requires a gradient
+        while its weight is frozen, so that both stand still, and one that is not learned never, whatever was put in its place.
+        weight: the layer's, where it has been read already. ValueError where the rule's B is missing."""
+        weight, rule = self.weight if weight is None else weight, find(self.rule)
+        if rule.store is not None and self.feedback is None:
+            expect("feedback", None, False, f"a tensor for rule {self.rule!r}")
+        path = rule.path(weight, self.feedback, self.scale)
+        if path is None:
+            return None
+        learned = weight.requires_grad or transforming()  # a vmapped weight does not say whether it requires a gradient
+        if rule.store == "parameter" and learned:
             return path
-        return path.detach()
+        return path.detach().to(weight.dtype)  # FSDP may cast parameters, and no buffers
 
     @torch.no_grad()
     @torch.inference_mode(False)
@@ -382,7 +391,8 @@ class DirectFeedback(nn.Module):
         _uniform_(self.feedback, math.sqrt(6 / sum(self.feedback.shape)), generator)
 
     def forward(self, logits: Tensor, hidden: Tensor) -> Tensor:
-        return functional.direct_feedback(logits, hidden, self.feedback)
+        shapes.floating(logits=logits)
+        return functional.direct_feedback(logits, hidden, self.feedback.to(logits.dtype))
 
 
 def between_steps(model: nn.Module, generator: torch.Generator | None = None) -> None:

@@ -81,6 +81,7 @@ class Network(nn.Module):
             y = step(x.detach() if wired else x)
             if trace is not None and isinstance(step, FeedbackLayer):
                 trace.append(Passage(step, x, y))
+                y = y.clone()  # what follows may work in place
             if index == self.logits_step:
                 for direct, hidden in taught:
                     y = direct(y, hidden)

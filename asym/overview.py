@@ -32,6 +32,13 @@ def counted(questions: list[dict]) -> dict[str, str]:
     return {"claims_tested": str((asked != claims.UNTESTED).sum()), "claims_all": str(len(asked))}
 
 
+def otherwise(questions: list[dict]) -> str:
+    """What the questions would read, if that is something else, were every claim counted that has a verdict, in words."""
+    every = ((entry, claims.verdict(entry["judged"].assign(answers=True))) for entry in questions)
+    found = [f"question {entry['number']} would read “{verdict}”" for entry, verdict in every if verdict != entry["verdict"]]
+    return ", ".join(found) or "no question would read otherwise"
+
+
 def show_verdicts(questions: list[dict]) -> Numbered:
     """The nine questions with links to the pages and figures that answer them."""
     rows = [

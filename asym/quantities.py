@@ -104,7 +104,8 @@ class Quantity:
             pairs = ((seed, a, theirs[seed]) for seed, a in ours.items() if seed in theirs)
             return {seed: _minus(a, b) for seed, a, b in pairs if a.data == b.data}
 
-        return Quantity(f"{self.text} - {other.text}", self.unit, horizon, at)
+        subtracted = f"({other.text})" if " - " in other.text else other.text
+        return Quantity(f"{self.text} - {subtracted}", self.unit, horizon, at)
 
 
 def _minus(a: Value, b: Value) -> Value:
@@ -127,23 +128,37 @@ def jumps(part: str, network: str, **fields: str) -> Quantity:
 
     A run that diverged before the last has none, and while there is such a seed the others are not whole: they are the survivors.
     """
-    return _over_epochs(stdev, f"standard deviation over {LEVEL} epochs", part, network, fields, LEVEL)
+    return _over_epochs(_deviation, f"standard deviation over {LEVEL} epochs", part, network, fields, LEVEL)
 
 
 def level(part: str, network: str, *, epoch: int | None = None, **fields: str) -> Quantity:
     """Where the test accuracy is whatever it jumps by: its mean over 20 epochs, the last of them the one given (None: the
     plan's last)."""
-    return _over_epochs(mean, f"mean over {LEVEL} epochs", part, network, fields, LEVEL, epoch)
+    return _over_epochs(lambda rows: mean(_tests(rows)), f"mean over {LEVEL} epochs", part, network, fields, LEVEL, epoch)
 
 
 def best_epoch(part: str, network: str, **fields: str) -> Quantity:
     """The largest test accuracy of any epoch up to the last: a choice by the test data, to set beside figures that others so
     chose."""
-    return _over_epochs(max, "best epoch", part, network, fields)
+    return _over_epochs(lambda rows: max(_tests(rows)), "best epoch", part, network, fields)
+
+
+def stopped(part: str, network: str, *, column: str = "test_accuracy", **fields: str) -> Quantity:
+    """An accuracy in % of runs that hold images out, at the epoch with the best accuracy on these, the first of several."""
+    read = lambda rows: max(rows, key=lambda row: row[SPLIT_COLUMN])[column]
+    return _over_epochs(read, f"{column} at the epoch with the best {SPLIT_COLUMN}", part, network, fields)
+
+
+def _tests(rows: list[dict[str, Any]]) -> list[float]:
+    return [row["test_accuracy"] for row in rows]
+
+
+def _deviation(rows: list[dict[str, Any]]) -> float:
+    return stdev(_tests(rows))
 
 
 def _over_epochs(
-    statistic: Callable[[list[float]], float],
+    statistic: Callable[[list[dict[str, Any]]], float],
     words: str,
     part: str,
     network: str,
@@ -151,20 +166,23 @@ def _over_epochs(
     last: int | None = None,
     epoch: int | None = None,
 ) -> Quantity:
-    """Of the test accuracy over all epochs up to one (None: the plan's last), or over so many last ones; a run of fewer has none:
-    most of it is the beginning. One that diverged counts from then on as it ended, but has no deviation."""
+    """Of the rows of all epochs up to one (None: the plan's last), or of so many last ones; a run of fewer has none: most of it
+    is the beginning. One that diverged counts from then on as it ended, but has no deviation."""
     end = accuracy(part, network, epoch=epoch, **fields)
 
     def at(evidence: Evidence, when: int) -> Values:
         values, first, found = end.at(evidence, when), max(1, when - last + 1) if last else 0, {}
         runs = evidence.of(part, network, fields)
         ended = {told["seed"] for told, record in runs if record.diverged and record.epochs[-1]["epoch"] < when}
-        lost = ended if statistic is stdev else set()  # its deviation would be that of standing still
+        lost, moved = set(), 1.0
+        if statistic is _deviation:
+            lost = ended  # its deviation would be that of standing still
+            moved = math.sqrt(last / (last - 1))  # by so much at most where every epoch's accuracy moves by 1
         for told, record in runs:
             seed, rows = told["seed"], [row for epoch in range(first, when + 1) if (row := record.at(epoch)) is not None]
             if seed in values.keys() - lost and len(rows) >= (last or 1):
-                value = 100 * statistic([row["test_accuracy"] for row in rows])
-                found[seed] = values[seed]._replace(value=value, whole=values[seed].whole and not lost)
+                value, whole = values[seed], values[seed].whole and not lost
+                found[seed] = value._replace(value=100 * statistic(rows), whole=whole, doubt=moved * value.doubt)
         return found
 
     return Quantity(f"{words} of {end.text}", "points", end.horizon, at)
@@ -187,15 +205,17 @@ def measure(name: str, part: str, network: str, layer: int, *, epoch: int | None
     return _read(part, network, epoch, name, fields, scale, unit, layer)
 
 
-def chosen(part: str, networks: Sequence[str], **fields: str) -> Quantity:
-    """The test accuracy (%) at the last epoch of the one network whose validation accuracy, the mean over its seeds, is best.
+def chosen(part: str, networks: Sequence[str], read: Callable[..., Quantity] = accuracy, **fields: str) -> Quantity:
+    """The test accuracy (%) of the one network whose validation accuracy, the mean over its seeds, is best: both at the last
+    epoch, or where else `read` (stopped) has them.
 
     A seed is whole where all of the networks have run it: before that the choice is not yet the one that is asked for.
     """
-    trials = [accuracy(part, network, **fields) for network in networks]
-    scores = [accuracy(part, network, column="validation_accuracy", **fields) for network in networks]
+    trials = [read(part, network, **fields) for network in networks]
+    scores = [read(part, network, column=SPLIT_COLUMN, **fields) for network in networks]
 
-    text = f"test_accuracy({part}, that of [{'; '.join(networks)}] with the best validation_accuracy, last epoch)"
+    text = f"test_accuracy({part}, that of [{'; '.join(networks)}] with the best {SPLIT_COLUMN}, last epoch)"
+    text = text if read is accuracy else f"the epoch with the best {SPLIT_COLUMN} of {text}"
 
     def best(evidence: Evidence) -> tuple[Quantity, set[int]]:
         """The chosen one, and the seeds that all have run."""

@@ -29,7 +29,8 @@ OTHERS = (
     "answers",
     "least",
     "most",
-    "clearance",
+    "lowest",
+    "highest",
     "tolerance",
 )  # beside what is always compared
 
@@ -56,7 +57,7 @@ def register(question: str, figures: Path, level: str = "") -> pd.DataFrame:
     return pd.read_csv(path, keep_default_na=False, na_values={"value": [""]} | _NUMBERS, converters=truth)
 
 
-_NUMBERS = {name: [""] for name in ("original", "half_width", "least", "most", "tolerance")}
+_NUMBERS = {name: [""] for name in ("original", "half_width", "least", "most", "lowest", "highest", "tolerance")}
 
 
 def check(question: str, figures: Path) -> pd.DataFrame:

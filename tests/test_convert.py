@@ -253,6 +253,33 @@ def test_what_cannot_be_converted_is_refused(model, rule, options, message):
         asym.convert(model, rule, **options)
 
 
+class Thrice(nn.Sequential):
+    def __call__(self, x):
+        return 3 * super().__call__(x)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_sequential_that_is_called_otherwise_stays_one_step_and_is_not_wired_itself(replaced):
+    inner = nn.Sequential(nn.Linear(4, 4)) if replaced else Thrice(nn.Linear(4, 4))
+    if replaced:
+        inner.forward = lambda x: -x
+    model, x = nn.Sequential(nn.Linear(4, 4), inner, nn.Linear(4, 3)), reference.draw(2, 4).float()
+    new = asym.convert(model, {"0": "fa", "2": "dfa"}, example_input=x)
+    assert torch.equal(new(x), model(x))
+    with pytest.raises(ValueError, match="rule 'dfa' wires hidden layers to the logits: it needs an nn.Sequential"):
+        asym.convert(inner, {"0": "dfa"}, example_input=x)
+
+
+def test_a_model_that_is_wrapped_already_is_refused():
+    """Its wrapper has listed what it keeps in step, and would leave B out."""
+    wrapped = nn.parallel.DistributedDataParallel.__new__(nn.parallel.DistributedDataParallel)  # which wants several processes
+    nn.Module.__init__(wrapped)
+    wrapped.module = nn.Linear(4, 3)
+    for model in (wrapped, nn.Sequential(wrapped)):
+        with pytest.raises(ValueError, match="model must be converted before DistributedDataParallel wraps it"):
+            asym.convert(model, "fa")
+
+
 def test_a_sequential_with_a_forward_of_its_own_stays_one_step():
     model = nn.Sequential(nn.Linear(4, 4), Branching(nn.Linear(4, 4)), nn.Linear(4, 3))
     new = asym.convert(model, {"0": "fa", "2": "dfa"}, example_input=torch.zeros(1, 4))
@@ -310,9 +337,19 @@ def test_a_model_that_cannot_be_copied_is_refused_with_the_way_out():
         asym.convert(model, "fa")
 
 
-@pytest.mark.parametrize("layer", [nn.Conv1d(4, 4, 1), nn.ConvTranspose2d(4, 4, 1), nn.LSTM(4, 4), nn.Bilinear(4, 4, 4)])
-def test_layers_that_a_rule_for_all_does_not_reach_are_named(layer):
-    model = nn.ModuleDict({"norm": nn.LayerNorm(4), "embed": nn.Embedding(4, 4), "other": layer, "head": asym.Linear(4, 3)})
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Conv1d(4, 4, 1),
+        lambda: nn.ConvTranspose2d(4, 4, 1),
+        lambda: nn.LSTM(4, 4),
+        lambda: nn.Bilinear(4, 4, 4),
+        lambda: torch.jit.trace(nn.Linear(4, 4), torch.zeros(1, 4)),
+    ],
+)
+def test_layers_that_a_rule_for_all_does_not_reach_are_named(make):
+    model = nn.ModuleDict({"norm": nn.LayerNorm(4), "embed": nn.Embedding(4, 4), "other": make(), "head": asym.Linear(4, 3)})
     with pytest.warns(UserWarning, match="these layers stay as they are and send the error back by bp: other$"):
         asym.convert(model, "fa")
     with warnings.catch_warnings():
@@ -332,10 +369,12 @@ def test_layers_of_ours_that_it_does_not_reach_are_named_with_their_rule():
     assert new["mine"].rule == "bp" and new["head"].rule == "usf"
 
 
-def test_a_layer_whose_forward_was_replaced_is_named():
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
-    model[0].forward = model[0].forward  # as libraries do that put their own around it
-    with pytest.warns(UserWarning, match="these layers have a forward of their own, which knows no B: 0$"):
+@pytest.mark.parametrize("place, name", [("0", "0"), ("1", "1"), ("", "the model")])
+def test_a_module_whose_forward_was_replaced_is_named(place, name):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 3)))
+    module = model.get_submodule(place)
+    module.forward = module.forward  # as libraries do that put their own around it
+    with pytest.warns(UserWarning, match=f"these modules have a forward of their own, .*: {name}$"):
         asym.convert(model, "fa")
 
 

@@ -308,6 +308,9 @@ KINDS = {
 }
 
 
+INPUTS = {"linear": (4,), "conv2d": (2, 5, 5), "untied": (2, 5, 5)}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rule", RULES)
 def test_a_layer_from_the_meta_device_draws_all_that_it_has(rule, kind):
@@ -324,6 +327,36 @@ def test_a_layer_from_the_meta_device_draws_all_that_it_has(rule, kind):
     direct.feedback.fill_(math.nan)
     direct.reset_parameters()
     assert direct.feedback.isfinite().all() and direct.feedback.dtype == torch.float64
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rule", FIXED)
+def test_fixed_feedback_does_not_learn_whatever_is_put_in_its_place(rule, kind):
+    layer = KINDS[kind](rule=rule)
+    layer.feedback = nn.Parameter(layer.feedback.clone())
+    layer(reference.draw(2, *INPUTS[kind]).float().requires_grad_()).square().sum().backward()
+    assert layer.weight.grad.any() and layer.feedback.grad is None
+    layer.feedback = None  # by backpropagation instead, in silence
+    with pytest.raises(ValueError, match=f"feedback must be a tensor for rule '{rule}'; got None"):
+        layer(reference.draw(2, *INPUTS[kind]).float())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rule", RULES)
+def test_a_layer_whose_parameters_alone_are_cast_is_the_layer_cast(rule, kind):
+    """As FSDP does where it computes in another dtype: buffers stay as they are."""
+    whole, alone = (KINDS[kind](rule=rule, generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    alone.load_state_dict(whole.state_dict())
+    whole.bfloat16()
+    for parameter in alone.parameters():
+        parameter.data = parameter.data.bfloat16()
+    x = reference.draw(2, *INPUTS[kind]).bfloat16()
+    gradients = []
+    for layer in (whole, alone):
+        y = layer(x.clone().requires_grad_(not RULES[rule].direct))
+        y.square().sum().backward()
+        gradients.append([y, *(parameter.grad for parameter in layer.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -200,6 +200,21 @@ def test_dense_angles_are_those_of_the_errors_by_hand(rule):
         assert found["gradient_angle"][index] == pytest.approx(reference.angle(used[index], right[index]), abs=1e-5)
 
 
+@pytest.mark.parametrize("rule", [key for key in RULES if key != "bp"])
+def test_what_works_in_place_after_a_layer_changes_no_measure(rule):
+    found = []
+    for inplace in (False, True):
+        torch.manual_seed(0)
+        options = {"bias": False, "dtype": torch.float64}
+        steps = [asym.Linear(6, 5, **options), nn.ELU(inplace=inplace), asym.Linear(5, 4, rule=rule, **options)]
+        steps += [nn.ELU(inplace=inplace), asym.Linear(4, CLASSES, rule=rule, **options)]
+        net = Network(*steps, example_input=torch.zeros(1, 6, dtype=torch.float64))
+        found.append(Probe(net, reference.draw(12, 6), torch.arange(12) % CLASSES, F.cross_entropy, [F.elu] * 2).measure())
+    assert all(value > 0 for value in found[0]["delta_angle"][1:])
+    for name, values in found[0].items():
+        assert found[1][name] == pytest.approx(values, nan_ok=True), name
+
+
 @pytest.mark.parametrize("rule", ["fa", "dfa"])
 def test_convolution_angles_are_those_of_the_errors_by_hand(rule):
     net = conv(*last(rule, 3, 4))

@@ -9,7 +9,7 @@ import pytest
 from made import record
 
 from asym.cells import cell
-from asym.quantities import Evidence, accuracy, best_epoch, chosen, diverged, jumps, level, measure, overfit
+from asym.quantities import Evidence, accuracy, best_epoch, chosen, diverged, jumps, level, measure, overfit, stopped
 
 
 def run(network, reached=0.5, *, seed=0, epochs=10, part="a", planned=None, made=None, **options):
@@ -83,6 +83,7 @@ def test_the_text_says_what_is_read():
     assert measure("drift", "dense", "DSR2-U", 3).text == "drift(dense, DSR2-U, 3, last epoch)"
     minus = accuracy("a", "DSR1") - accuracy("a", "DS0")
     assert minus.text == "test_accuracy(a, DSR1, last epoch) - test_accuracy(a, DS0, last epoch)" and minus.unit == "points"
+    assert (minus - minus).text == f"{minus.text} - ({minus.text})"
 
 
 # --- diverged runs --------------------------------------------------------------------------------------------------------------
@@ -183,6 +184,16 @@ def test_a_difference_is_moved_by_the_stand_ins_of_all_that_it_reads():
     assert moved(control) == moved(two - control) == [pytest.approx(0.02)] and moved(two) == [0]
     assert moved(one - control) == [pytest.approx(0.04)] and moved((one - control) - (two - control)) == [pytest.approx(0.06)]
     assert moved(level("a", "DS0")) == [] and moved(measure("weight_angle", "a", "DS0", 1)) == [0]
+
+
+def test_a_deviation_is_moved_most_where_half_of_its_epochs_rise_and_half_fall():
+    asked, made = run("DS0", 0, epochs=20)
+    made.provenance["data_note"] = "3 stand-in images (1 train, 2 test)"
+    (value,) = jumps("a", "DS0").of(Evidence([(asked, made)])).values()
+    worst = statistics.stdev([0.02, -0.02] * 10)
+    assert value.value == 0 and value.doubt == pytest.approx(worst)
+    (value,) = level("a", "DS0").of(Evidence([(asked, made)])).values()
+    assert value.doubt == pytest.approx(0.02)
 
 
 def test_a_run_that_diverged_is_paired_like_any_other():
@@ -307,6 +318,23 @@ def test_the_choice_is_among_what_has_run_and_whole_where_all_have():
     found = candidates(x=[0.2, 0.2], y=[0.3, 0.3, 0.3], z=[0.1, 0.1])
     assert whole(best, *found) == {0: True, 1: True, 2: False}
     assert values(best) == {}
+
+
+def test_what_held_out_images_stop_is_read_and_chosen_at_their_best_epoch():
+    """Each with a peak of its own, the first of two equal ones, after which the test accuracy goes on rising to 80 %."""
+    options = {"validation": 5000, "made": {"validation": 0.1}}
+    found = [run("DSR1", 0.8, seed=seed, name=name, **options) for name in "xy" for seed in (0, 1)]
+    peaks = {("x", 0): (2, 0.5), ("x", 1): (7, 0.5), ("y", 0): (3, 0.9), ("y", 1): (6, 0.2)}  # means 0.5 and 0.55
+    for asked, made in found:
+        epoch, score = peaks[asked.network, asked.config.seed]
+        for row in made.epochs[epoch : epoch + 2]:
+            row["validation_accuracy"] = score
+    read = lambda quantity: values(quantity, *found)
+    assert read(stopped("a", "x")) == pytest.approx({0: 16, 1: 56})
+    assert read(stopped("a", "x", column="validation_accuracy")) == pytest.approx({0: 50, 1: 50})
+    best = chosen("a", ["x", "y"], stopped)
+    assert read(best) == read(stopped("a", "y")) == pytest.approx({0: 24, 1: 48})
+    assert best.text.startswith("the epoch with the best validation_accuracy of test_accuracy(a, that of [x; y] with the best")
 
 
 def test_chosen_networks_are_compared_seed_by_seed():

@@ -415,6 +415,17 @@ def test_the_nine_verdicts_leave_out_what_the_original_did_not_ask(tmp_path):
     assert answered == [name for name in QUESTIONS if find(name).answer] and len(answered) == 9 and "literature" not in answered
 
 
+def test_what_questions_would_read_with_every_claim_counted_is_told(tmp_path):
+    questions = overview.verdicts(tmp_path)
+    assert overview.otherwise(questions) == "no question would read otherwise"
+    for entry, answered in ((questions[6], claims.CONTRADICTED), (questions[8], claims.HOLDS)):
+        judged = entry["judged"]
+        bounded = judged["verdict"] != ""
+        judged.loc[bounded & judged["answers"], "verdict"] = entry["verdict"] = answered
+        judged.loc[bounded & ~judged["answers"], "verdict"] = claims.HOLDS
+    assert overview.otherwise(questions) == "question 7 would read “holds in part”"
+
+
 def test_the_verdicts_page_says_the_claims_of_a_verdict_and_counts_the_untested(tmp_path):
     questions = overview.verdicts(tmp_path)
     judged = questions[0]["judged"]

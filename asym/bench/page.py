@@ -42,10 +42,11 @@ def facts(report: dict) -> dict[str, str | float]:
         kind: max((v for name, v in report["ceilings"].items() if name.startswith(kind)), default=math.nan)
         for kind in ("fp32", "bf16", "memory")
     }
+    libraries = {f"by_{name}": report["ceilings"].get(f"fp32 product, {name}", math.nan) for name in ("torch", "oneDNN")}
     machine = report["machine"]
     named = {name: machine[name] for name in ("processor", "torch", "date", "matrix_products")}
     counted = {"met": verdicts.count(MET), "judged": verdicts.count(MET) + verdicts.count(MISSED), "threads": machine["threads"]}
-    return named | counted | best | {"commit": machine["commit"][:8]}
+    return named | counted | best | libraries | {"commit": machine["commit"][:8]}
 
 
 def show_goals(report: dict) -> Numbered:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from asym.cells import Cell, cell, kind
 from asym.claims import Claim, printed
 from asym.config import Config, last
-from asym.quantities import accuracy, chosen
+from asym.quantities import accuracy, chosen, stopped
 from asym.questions import clipping, conv_dense_head, dense, depth, untied_conv, untied_feedback
 from asym.questions.dense import LOSS_WORDS
 from asym.questions.depth import KP_DECAY
@@ -82,7 +82,9 @@ def claims() -> Iterator[Claim]:
             answers=not math.isnan(theirs),  # the others are nets that the original does not print
         )
     for part in MODERN:
-        best = {rule: chosen(part, [candidate(rule, rate) for rate in RATES]) for rule in TRIED}
+        trials = {rule: [candidate(rule, rate) for rate in RATES] for rule in TRIED}
+        best = {rule: chosen(part, tried) for rule, tried in trials.items()}
+        early = {rule: chosen(part, tried, stopped) for rule, tried in trials.items()}
         slug = part.removeprefix("modern, ")
         yield Claim(
             id=f"beat-modern-{slug}-bp", sentence="Backpropagation with its chosen learning rate ends here.", quantity=best["bp"]
@@ -96,4 +98,10 @@ def claims() -> Iterator[Claim]:
                     quantity=best[rule] - best["bp"],
                     most=0,
                     answers=False,  # its "never" is of its own nets
+                )
+                yield Claim(
+                    id=f"beat-modern-{slug}-{rule}-stopped",
+                    sentence=f"In the {slug} net, {rule} in every layer that sends an error back is this far from "
+                    "backpropagation, each at the learning rate and the epoch that the held-out images choose.",
+                    quantity=early[rule] - early["bp"],
                 )
