@@ -150,6 +150,14 @@ def test_direct_feedback_loses_no_hook():
         asym.convert(model, {"2": "dfa"}, example_input=x)
 
 
+@pytest.mark.parametrize("kind", ["forward_pre", "forward", "full_backward_pre", "full_backward"])
+def test_a_container_with_a_hook_of_any_kind_is_not_undone(kind):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.Tanh()), nn.Linear(4, 3))
+    getattr(model[1], f"register_{kind}_hook")(lambda *_: None)
+    new = asym.convert(model, {"2": "dfa"}, example_input=torch.randn(2, 4))
+    assert [type(step) for step in new.steps] == [nn.Linear, nn.Sequential, asym.Linear]
+
+
 def test_a_layer_used_twice_stays_one_layer():
     layer = nn.Linear(4, 4)
     block = nn.Sequential(layer, nn.ReLU())
@@ -208,6 +216,13 @@ def test_direct_feedback_keeps_batch_statistics_and_mode():
     assert not new.training and not any(m.training for m in new.steps)
     assert not new.steps[2].running_mean.any()
     assert torch.equal(new(images()), model(images()))
+
+
+def test_direct_feedback_keeps_the_mode_of_each_step():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(20, 6), nn.BatchNorm1d(6), nn.Linear(6, 4))
+    model[2].eval()
+    new = asym.convert(model, "dfa", example_input=images())
+    assert new.training and [step.training for step in new.steps] == [True, True, False, True]
 
 
 class Locked(nn.Identity):
@@ -344,6 +359,7 @@ def test_a_model_that_cannot_be_copied_is_refused_with_the_way_out():
         lambda: nn.Conv1d(4, 4, 1),
         lambda: nn.ConvTranspose2d(4, 4, 1),
         lambda: nn.LSTM(4, 4),
+        lambda: nn.GRUCell(4, 4),
         lambda: nn.Bilinear(4, 4, 4),
         lambda: torch.jit.trace(nn.Linear(4, 4), torch.zeros(1, 4)),
     ],

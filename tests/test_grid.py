@@ -169,6 +169,13 @@ def test_runs_of_other_code_stay_and_are_counted(store, undisturbed):
     assert grid.run(GRID[:2], store) == grid.Outcome(0, 2, 0)  # nothing is made, nothing is said
 
 
+def test_runs_on_data_that_no_missing_run_needs_are_not_of_another_copy(recwarn):
+    done = made_up(replace(GRID[0], dataset="mnist"))
+    done.provenance.update(code=versions.current(), data_fingerprint="theirs")
+    grid._warn_of_others([done], {"fashion_mnist": "ours"})
+    assert not recwarn.list
+
+
 def test_progress_is_told_after_each_run(store):
     told = []
     grid.run(GRID[:1], store, executor=Counting())
@@ -267,6 +274,15 @@ def test_workers_are_told_the_library_of_their_one_thread(monkeypatch):
         assert grid.library() == "of 1" and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("own", "taken"), [("", "onednn"), ("stock", "stock")])
+def test_a_worker_takes_the_grids_library_unless_it_has_its_own(monkeypatch, own, taken):
+    monkeypatch.setenv("ASYM_GEMM", own)
+    monkeypatch.setattr(grid.gemm, "library", lambda: "stock")
+    monkeypatch.setattr(grid, "train", lambda config, **options: train.History(config))
+    grid.perform_task((GRID[0],), library="onednn")
+    assert os.environ["ASYM_GEMM"] == taken
 
 
 @pytest.mark.parametrize(

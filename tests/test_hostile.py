@@ -33,7 +33,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import asym
-from asym import _download, cli, functional, publication
+from asym import _download, cli, functional, publication, soundness
 from asym._copies import standins_note
 from asym._formats import DataError, decode_binary, decode_idx, decode_pickle, read_bounded, tar_member
 from asym.cells import cell
@@ -556,6 +556,7 @@ FOREIGN = {
     "half a character": (with_provenance(device="\ud800"), "provenance device must be a printable text"),
     "nested provenance": (with_provenance(more={"a": [1]}), "provenance more must be a printable text"),
     "code that is no text": (with_provenance(code=3), "provenance code must be of its kind"),
+    "a fingerprint that is no text": (with_provenance(data_fingerprint=3), "provenance data_fingerprint must be of its kind"),
     "NaN": (with_epochs(train_loss=[math.nan] * 3), "NaN is no number of JSON"),
     "Infinity": (with_epochs(train_loss=[math.inf] * 3), "Infinity is no number of JSON"),
     "a name of terminal codes": (body() | {"config": {"\x1b[2J" * 500: 1}}, r"unknown config fields \\x1b"),
@@ -575,6 +576,27 @@ def test_a_record_that_tells_nonsense_is_refused_with_the_reason(tmp_path, text,
     found, stored = merged(tmp_path, text)
     (told,) = found.refused.values()
     assert re.search(reason, told) and not stored
+
+
+OUTSIDE = {
+    "train_accuracy": 1.2,
+    "validation_accuracy": 1.2,
+    "sign_agreement": [0.5, 1.2],
+    "idle": [0.5, 1.2],
+    "weight_angle": [90.0, 181.0],
+    "delta_angle": [90.0, 181.0],
+    "gradient_angle": [90.0, 181.0],
+}
+UNTOLD = dict.fromkeys(("test_accuracy", "validation_accuracy", "seconds"), math.nan)
+
+
+@pytest.mark.parametrize(("name", "value"), [*OUTSIDE.items(), *UNTOLD.items()])
+def test_each_column_of_a_run_has_its_bounds_and_what_is_always_told(name, value):
+    held_out = run(replace(RUN, subset=1000, validation=500))
+    *first, last = [row | {"validation_accuracy": 0.5} for row in held_out.epochs]
+    soundness.check(replace(held_out, epochs=[*first, last]))
+    with pytest.raises(ValueError, match=f"{name} must be "):
+        soundness.check(replace(held_out, epochs=[*first, last | {name: value}]))
 
 
 @pytest.mark.parametrize("diverged", [False, True])

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, prune
 import asym
 from asym import nets
 from asym.config import last
-from asym.measures import MEASURES, Probe, angle
+from asym.measures import MEASURES, PIECE, Probe, angle
 from asym.network import Network
 from asym.rules import RULES
 
@@ -62,6 +62,11 @@ def test_angle_of_any_shape_and_scale():
         assert angle(a * scale, b).item() == pytest.approx(reference.angle(a, b), abs=1e-9)
     assert angle(a, a).item() == pytest.approx(0, abs=1e-6) and angle(a, -a).item() == pytest.approx(180, abs=1e-5)
     assert angle(a.float(), a.float()).dtype == torch.float64
+
+
+def test_angle_is_of_all_elements_however_many_there_are():
+    a, b = reference.draw(2, PIECE), reference.draw(2, PIECE, seed=1)
+    assert angle(a, b).item() == pytest.approx(reference.angle(a, b), abs=1e-9)
 
 
 @pytest.mark.parametrize("bad", [0.0, math.nan, math.inf])

@@ -20,7 +20,7 @@ from bs4 import BeautifulSoup
 from made import record
 
 import asym
-from asym import claims, cost, edition, grid, parcel, plots, presets, provenance, publication, questions
+from asym import claims, cost, edition, grid, parcel, plots, presets, provenance, publication, questions, versions
 from asym._copies import standins_note
 from asym.book import Page
 from asym.cli import app
@@ -28,6 +28,7 @@ from asym.config import Config
 from asym.frames import doubt
 from asym.numbered import Numbered
 from asym.publication import Shown
+from asym.quantities import Evidence
 from asym.rules import RULES
 
 ROOT = Path(__file__).parent.parent
@@ -104,6 +105,44 @@ def test_a_run_that_two_parts_show_counts_once(table_2):
     plan = questions.find("dense").cells
     assert provenance.summary(twice, plan)["hours of training"] == provenance.summary(table_2, plan)["hours of training"]
     assert len(provenance.distinct(twice.found)) == len(table_2.found)
+
+
+def test_a_figures_minutes_are_those_of_each_run_once(table_2):
+    found = table_2.found[:1]
+    found[0][1].provenance["seconds"] = 60
+    assert provenance.told([*found, *found], table_2) == provenance.told(found, table_2)
+
+
+def test_a_figure_of_the_register_has_no_run_of_a_net_whose_name_begins_alike(table_2):
+    register = pd.DataFrame([{"claim": "x", "computed_from": "test_accuracy(table 2, DSR1-U, ce, last epoch)"}])
+    assert {cell.network for cell, _ in provenance.behind(register, table_2)} == {"DSR1-U"}
+
+
+def test_changed_code_rounded_products_and_few_images_are_told(table_2):
+    run = table_2.found[0][1]
+    run.provenance.update(commit=40 * "a" + "+", matrix_products=f"stock, {grid.ON_GPU}")
+    told = provenance.summary(table_2, questions.find("dense").cells)
+    assert told["commit"] == "00000000, aaaaaaaa+"
+    assert told["device"] == f"made up (1 thread a run), made up (1 thread a run, {grid.ON_GPU})"
+    few = record(Config(dataset="mnist", hidden=(8,), rules=("bp", "fa"), subset=700, test_subset=50))
+    assert provenance._data(few) == "mnist (first 700 training images, first 50 test images)"
+
+
+def test_the_badge_counts_the_runs_that_other_code_made(table_2):
+    fresh, *others = provenance.distinct(table_2.found)
+    fresh.provenance["code"] = versions.current()
+    badge = Page.badge(types.SimpleNamespace(question="dense", shown=table_2)).data
+    assert f"<b>stale</b> {len(others)} runs were made before" in badge
+
+
+def test_the_prose_gets_each_number_plain_and_signed_and_the_originals(table_2, monkeypatch):
+    glued = {}
+    monkeypatch.setattr("myst_nb.glue", lambda name, value, display: glued.update({name: value}))
+    page = types.SimpleNamespace(question="dense", site="own", evidence=Evidence(table_2.found))
+    for entry in Page.register(page).to_dict("records"):
+        told = claims.told(entry), claims.told(entry, "+")
+        assert (glued[entry["claim"]], glued[f"{entry['claim']}_signed"]) == told
+    assert glued["dense-DS0-ce_original"] == "50.06" and glued["dense-DS0-ce_signed"] == f"+{glued['dense-DS0-ce']}"
 
 
 def test_nets_and_losses_are_named_where_not_all_of_the_plan_are_asked_for(table_2):
@@ -276,6 +315,11 @@ def test_every_rule_has_a_colour_of_its_own_and_shades_that_differ():
     rows = pd.DataFrame({"network": ["a", "b", "c"], "rule": ["fa", "fa", "bp"], "asymmetric_layers": [2, 2, 0]})
     found = plots.styles(rows, "network")
     assert found["c"]["color"] == plots.shade("bp", 0) and found["a"] != found["b"] and found["a"]["ls"] == "-"
+
+
+def test_nets_that_only_a_name_tells_apart_differ_in_their_dash():
+    rows = pd.DataFrame({"network": ["a", "b", "c"], "rule": "fa", "asymmetric_layers": [2, 2, 1]})
+    assert [style["ls"] for style in plots.styles(rows, "network").values()] == ["-", "--", "-"]
 
 
 def test_the_packed_book_holds_pages_and_data_with_their_checksums(tmp_path):

@@ -285,6 +285,19 @@ def test_the_time_that_a_run_took_makes_no_difference(store, made, tmp_path):
     assert len(store.merge(tmp_path / "theirs").alike) == 1
 
 
+def test_runs_of_the_same_numbers_differ_where_one_diverged_or_saw_another_copy_of_the_data(store, made, tmp_path):
+    store.save(made[1])
+    copied = replace(made[1], provenance=made[1].provenance | {"data_fingerprint": 64 * "0"})
+    for theirs in (replace(made[1], diverged=True), copied):
+        Store(tmp_path / "theirs").save(theirs)
+        assert len(store.merge(tmp_path / "theirs").differ) == 1
+
+
+def test_the_first_difference_of_two_runs_is_of_their_numbers_whatever_time_they_took(made):
+    slow = [row | {"seconds": 1e6, "test_accuracy": row["test_accuracy"] / (1 + (row["epoch"] > 0))} for row in made[1].epochs]
+    assert results.first_difference(made[1], replace(made[1], epochs=slow)) == "first apart at epoch 1, in test_accuracy"
+
+
 FOREIGN = {
     "diverged in words": lambda body: body | {"diverged": "no"},
     "accuracy in words": lambda body: _epochs(body, test_accuracy=["high"] * 2),

@@ -36,6 +36,7 @@ CASES = {
     "frozen": {"frozen": (0,)},
     "held out": {"validation": 100},
     "l2, clipped gradient": {"l2": 0.5, "clip_value": 1e-3},
+    "clipped gradient, clipped norm": {"clip_value": 1e-3, "clip_norm": 0.01},
     "bf16": {"precision": "bf16"},
 }
 
@@ -99,6 +100,14 @@ def test_the_first_step_is_the_same_to_rounding_in_every_weight():
         for (name, ours), theirs in zip(b.net.state_dict().items(), a.net.state_dict().values(), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5, msg=name)
     assert not torch.equal(*(trainer.net.layers[0].weight for trainer in together[:2]))
+
+
+def test_a_stack_in_bf16_multiplies_in_it():
+    trainers = [Trainer(config, data.load("fashion_mnist")) for config in seeds(replace(DENSE, precision="bf16"))]
+    stack, made = stacked.Stack(trainers), set()
+    trainers[0].net.layers[0].register_forward_hook(lambda layer, given, output: made.add(output.dtype))
+    stack.epoch()
+    assert made == {torch.bfloat16}
 
 
 def test_a_seed_that_diverges_ends_and_leaves_the_others():

@@ -66,6 +66,11 @@ def test_tie_puts_the_kernel_at_every_position(name):
     assert not torch.equal(untied.as_kernels(untied.weight)[0, 0], untied.as_kernels(untied.weight)[0, 1])
 
 
+def test_the_fans_are_those_that_torch_counts():
+    tied, untied = asym.Conv2d(4, 6, (3, 2), groups=2), asym.UntiedConv2d(4, 6, (3, 2), 5, groups=2)
+    assert tied.fans == untied.fans == nn.init._calculate_fan_in_and_fan_out(tied.weight)
+
+
 def test_tie_and_as_kernels_refuse_other_shapes():
     _, untied = pair("groups", "fa")
     with pytest.raises(ValueError, match=r"kernel must have shape \(6, 2, 3, 3\); got \(6, 4, 3, 3\)"):

@@ -122,6 +122,19 @@ def test_a_diverged_run_counts_at_the_guess(dense):
     assert row["ours"] == pytest.approx((10 + 51 + 52) / 3)
 
 
+def test_all_runs_that_diverged_are_counted(dense):
+    wanted, found = dense
+    lost = [(c, record(c.config, diverged_at=3)) for c in wanted if c.network == "DS0" and c.config.loss == "ce"]
+    assert len(lost) == 3 and tables.beside_original(wanted, lost).iloc[0]["diverged"] == 3
+
+
+def test_one_seed_of_other_data_leaves_a_number_without_verdict(dense):
+    wanted, found = dense
+    other = replace(wanted[0], config=replace(wanted[0].config, subset=5000), plan=wanted[0].config)
+    row = tables.beside_original(wanted, [(other, record(other.config)), *found[1:]]).iloc[0]
+    assert (row["seeds"], row["verdict"]) == (3, "other data")
+
+
 def test_one_run_is_read_at_both_printed_epochs():
     rows = tables.beside_original(*made("table 4", question="depth", networks=["DDR1"])).query("loss == 'ce'")
     assert rows[["epochs", "epochs_run", "ours"]].values.tolist() == [
@@ -158,6 +171,11 @@ def test_the_table_as_text(dense):
     wanted, _ = made("table 7", question="conv_dense_head")
     none = tables.as_text(tables.beside_original(wanted, [])).iloc[0]
     assert none[["epochs", "ours", "difference", "seeds"]].tolist() == ["not printed", "", "", 0]
+
+
+def test_ours_on_other_data_has_no_difference_from_the_original():
+    rows = tables.as_text(tables.beside_original(*made("table 2", question="dense", subset=5000)))
+    assert set(rows["verdict"]) == {"other data"} and set(rows["difference"]) == {""}
 
 
 # --- frames ---------------------------------------------------------------------------------------------------------------------
@@ -249,6 +267,13 @@ def test_clipped_nets_stand_beside_the_same_nets_without_at_their_epoch():
     assert beside_unclipped(frame([(wanted[0], record(wanted[0].config))])).empty
 
 
+def test_clipped_nets_stand_beside_those_of_their_own_seeds():
+    wanted = [cell("dense", "DS0", epochs=4, seed=seed) for seed in range(3)]
+    wanted.append(cell("dense", "DS0", name="DS0, norm", epochs=4, seed=1, clip_norm=0.1))
+    rows = beside_unclipped(frame((c, record(c.config)) for c in wanted))
+    assert rows[["network", "seed"]].values.tolist() == [["DS0, norm", 1], ["DS0", 1]]
+
+
 def test_the_best_rate_of_each_rule_is_that_of_the_best_mean():
     rows = [("a", "fa", rate, 10 * rate + seed) for rate in (1, 2, 3) for seed in (0, 4)]
     rows += [("a", "bp", 1, 0.0), ("a", "bp", 2, 9.0), ("a", "bp", 2, 1.0), ("a", "bp", 3, 4.9), ("b", "bp", 7, 1.0)]
@@ -324,6 +349,14 @@ def test_what_stand_ins_can_move_settles_nothing(bounds, clear):
     assert judge()["verdict"] == claims.OPEN and ends(judge()) == pytest.approx(expected)
 
 
+def test_the_stand_ins_of_one_seed_move_the_claim():
+    wanted = [cell("a", "DSR1", seed=seed) for seed in range(3)]
+    found = [(c, record(c.config)) for c in wanted]
+    found[1][1].provenance["data_note"] = "92 stand-in images (72 train, 20 test)"
+    row = Claim(id="x", sentence="X.", quantity=accuracy("a", "DSR1")).derive(Evidence(found))
+    assert row["lowest"] < 49.9 and row["highest"] > 50.1
+
+
 def test_claims_need_seeds_epochs_and_the_planned_data(dense):
     _, found = dense
     asked = find("dense").claims
@@ -395,6 +428,19 @@ def test_a_questions_verdict(found, verdict):
     judged = pd.DataFrame({"verdict": found, "answers": True})
     beside = pd.DataFrame({"verdict": [claims.HOLDS, claims.CONTRADICTED, claims.UNTESTED], "answers": False})
     assert claims.verdict(judged) == claims.verdict(pd.concat([judged, beside])) == verdict
+
+
+def test_a_claim_is_settled_whether_it_holds_or_is_contradicted():
+    found = [claims.HOLDS, claims.CONTRADICTED, claims.OPEN, claims.UNTESTED, ""]
+    judged = pd.DataFrame({"verdict": found, "answers": True})
+    beside = pd.DataFrame({"verdict": [claims.HOLDS], "answers": False})
+    assert claims.settled(pd.concat([judged, beside])) == "2 of 4 claims settled, 3 tested"
+
+
+def test_the_daggers_are_explained_by_data_and_epochs_of_what_is_not_whole():
+    trained_on = ["cifar10, batch 500, 5 epochs", "mnist, first 500 images, batch 500, 5 epochs", "cifar100, 9 epochs", ""]
+    judged = pd.DataFrame({"trained_on": trained_on, "whole": [False, False, True, False], "seeds": [3, 1, 3, 0]})
+    assert claims.daggers(judged) == "cifar10 or mnist after 5 epochs" and claims.daggers(judged[2:]) == "nothing here"
 
 
 def test_the_summary_counts_the_claims_and_leaves_the_numbers_out():
@@ -493,6 +539,12 @@ def test_panels_of_other_data_or_epochs_say_which():
     runs = frame((c, record(c.config, 0.4)) for c in plan)
     titles = [[ax.get_title() for ax in plots.train_and_test(runs, panel).axes] for panel in ("part", "dataset")]
     assert titles == [["a\ncifar10, 4 epochs", "b\nfashion_mnist, 2 epochs"], ["cifar10", "fashion_mnist"]]
+
+
+def test_panels_of_runs_shorter_than_planned_say_so():
+    asked = cell("a", "DSR1", epochs=4)
+    title = lambda found: plots.train_and_test(frame([(found, record(found.config))]), "part").axes[0].get_title()
+    assert title(asked) == "a" and title(replace(asked, plan=replace(asked.config, epochs=9))) == "a\ncifar10, 4 epochs"
 
 
 def test_the_original_beside_ours(dense):

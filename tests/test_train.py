@@ -24,7 +24,7 @@ from asym.config import Config, last
 from asym.measures import MEASURES
 from asym.results import Record, Store
 from asym.rules import RULES
-from asym.train import _KERNELS, History, Trainer, _parts, build, hinge, train
+from asym.train import _KERNELS, History, Trainer, _parts, build, follow, hinge, train
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 2e-4  # relative: some ten steps of fp32 on another processor
@@ -190,6 +190,11 @@ def test_a_run_that_overflows_in_its_very_last_step_has_diverged(options):
     assert history.diverged and last_row["epoch"] == 1 and math.isfinite(last_row["train_loss"])
     assert last_row["test_accuracy"] == last_row["validation_accuracy"] == pytest.approx(1 / 10)
     assert not train(replace(run, lr=0.1)).diverged
+
+
+def test_a_loss_that_is_not_finite_ends_a_run_whatever_its_logits(images):
+    (history,) = follow([Trainer(config(epochs=3), images)], lambda: [(math.nan, 0.5)])
+    assert history.diverged and [row["epoch"] for row in history.epochs] == [0, 1]
 
 
 def test_dropout_draws_from_the_seed_and_leaves_the_global_generator():
