@@ -18,7 +18,7 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -179,27 +179,29 @@ def _record(history: History, told: dict[str, str | int | float]) -> Record:
 
 def estimate(configs: Iterable[Config], records: Iterable[Record], rate: float | None = RATE) -> float:
     """Roughly how many seconds of one worker the configs need, each at the rate of the records that took about as many operations
-    in its net and precision, or in fp32 where none tells of another. A run on few images tells nothing of one on many.
+    in its net and precision, or in fp32 where none tells of another. A run on few images tells nothing of one on many, and one
+    whose last layer learns alone, which has hardly any operations, nothing of one that learns as a whole.
 
     rate: operations a second of a net that none tells of; NaN is returned if there is such a net and it is None.
     """
-    known: dict[tuple[str, str], list[tuple[float, float, int]]] = {}
+    known: dict[tuple[str, str, bool], list[tuple[float, float, int]]] = {}
     for record in records:
         taken, config = record.provenance.get("seconds"), record.config
         if taken and not record.diverged:
-            operations = _operations(config)
-            known.setdefault((config.net, config.precision), []).append((operations, taken, _images(config)))
+            told_of = known.setdefault((config.net, config.precision, config.last_alone), [])
+            told_of.append((_operations(config), taken, _images(config)))
 
     @cache
-    def told(net: str, precision: str, images: int, operations: float) -> float | None:
+    def told(net: str, precision: str, alone: bool, images: int, operations: float) -> float | None:
         # locally connected layers take longer for an operation, narrow nets, small batches and short runs for all of them
-        alike = [pair for pair in known.get((net, precision), ()) if images <= FEW * pair[2]]
+        alike = [pair for pair in known.get((net, precision, alone), ()) if images <= FEW * pair[2]]
         nearest = sorted(alike, key=lambda pair: abs(math.log(pair[0] / operations)))[:NEAREST]
         return sum(operations for operations, _, _ in nearest) / sum(taken for _, taken, _ in nearest) if alike else None
 
     def seconds(config: Config) -> float:
         operations = _operations(config)
-        speeds = (told(config.net, precision, _images(config), operations) for precision in (config.precision, "fp32"))
+        kinds = product(dict.fromkeys((config.last_alone, False)), (config.precision, "fp32"))
+        speeds = (told(config.net, precision, alone, _images(config), operations) for alone, precision in kinds)
         return operations / (next(filter(None, speeds), rate) or math.nan)
 
     return sum(map(seconds, configs))

@@ -93,7 +93,7 @@ class Preset:
         """Config knows what it allows."""
         seeds = scale["seeds"]
         sound = isinstance(seeds, list | tuple) and seeds and all(is_whole(s, 0) for s in seeds)
-        expect("seeds", seeds, sound and len(set(seeds)) == len(seeds), "a list of different whole numbers")
+        expect("seeds", seeds, sound and len(set(seeds)) == len(seeds), "a list of whole numbers, at least one and all different")
         data = {"dataset": self.dataset, "unverified_data": self.unverified_data}
         data |= {name: scale[name] for name in ("subset", "test_subset")}
         defaults = {"epochs": 1, "batch": Config.batch, "precision": Config.precision}

@@ -53,6 +53,8 @@ def write(question: str, figures: Path, output: Path) -> pd.DataFrame:
 def register(question: str, figures: Path, level: str = "") -> pd.DataFrame:
     """The published register of a question; FileNotFoundError where it has none."""
     path = figures / question / REGISTERS[level]
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no register there; the page's notebook writes it (make render)")
     truth = dict.fromkeys(("whole", "as_planned", "answers"), {"True": True, "False": False}.get)
     return pd.read_csv(path, keep_default_na=False, na_values={"value": [""]} | _NUMBERS, converters=truth)
 

@@ -600,6 +600,17 @@ def test_each_net_is_estimated_by_its_own_runs_of_about_its_size():
     assert grid.estimate([dense], known, rate=None) == pytest.approx(usual[dense] / 2)
 
 
+def test_a_last_layer_that_learned_alone_tells_nothing_of_a_whole_net():
+    """It has next to no operations, and all that a run takes beside them."""
+    record = grid.perform(TINY)
+    alone = replace(TINY, frozen=tuple(range(TINY.layers - 1)))
+    known = [replace(record, config=alone, provenance={"seconds": 500.0})] * 30
+    assert grid.estimate([TINY], known) == grid.estimate([TINY], []) and math.isnan(grid.estimate([TINY], known, rate=None))
+    assert grid.estimate([alone], known) == pytest.approx(500)
+    whole = [replace(record, provenance={"seconds": 10.0})]
+    assert 0 < grid.estimate([alone], whole) < 10
+
+
 def test_a_run_on_few_images_tells_nothing_of_one_on_all():
     """A step on a small batch of them takes longer for an operation: of an untied net seven times."""
     record = grid.perform(TINY)

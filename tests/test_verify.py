@@ -156,7 +156,7 @@ def test_a_run_taken_away_is_found(figures):
 
 
 def test_a_question_without_a_register_is_told(figures):
-    with pytest.raises(FileNotFoundError, match=r"depth.*claims\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"depth.*claims\.csv: no register there; .*make render"):
         verify.check("depth", figures)
 
 
