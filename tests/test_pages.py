@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 import zipfile
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 
@@ -143,6 +144,17 @@ def test_the_prose_gets_each_number_plain_and_signed_and_the_originals(table_2, 
         told = claims.told(entry), claims.told(entry, "+")
         assert (glued[entry["claim"]], glued[f"{entry['claim']}_signed"]) == told
     assert glued["dense-DS0-ce_original"] == "50.06" and glued["dense-DS0-ce_signed"] == f"+{glued['dense-DS0-ce']}"
+
+
+def test_a_page_takes_the_parts_networks_and_fields_that_a_figure_asks_for(table_2):
+    other = replace(table_2.found[0][0], part="b")
+    shown = replace(table_2, found=[*table_2.found, (other, record(other.config))])
+    page = types.SimpleNamespace(evidence=Evidence(shown.found), shown=shown, question="dense")
+    assert len(Page.runs(page)["part"].unique()) == 3 and set(Page.runs(page, "b")["part"]) == {"b"}
+    layers = Page.layers(page, "table 2", ("DSR2", "DSR1"), loss="hinge")
+    assert layers["network"].drop_duplicates().tolist() == ["DSR2", "DSR1"]
+    assert set(layers["loss"]) == {"hinge"} and set(layers["part"]) == {"table 2"} and set(layers["seed"]) == {0, 1}
+    assert set(Page.table(page, "table 2")["part"]) == {"table 2"} and Page.table(page, "b").empty
 
 
 def test_nets_and_losses_are_named_where_not_all_of_the_plan_are_asked_for(table_2):

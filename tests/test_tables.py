@@ -685,6 +685,29 @@ def test_alignment_has_a_row_a_measure_a_column_a_network_and_a_line_a_layer_wit
     assert named(figure.axes[4]) == {"layer 1": 110, "layer 2": 120, "layer 3": 130}  # every layer has a gradient
 
 
+def test_figures_draw_what_they_are_read_against(evidence):
+    """A right angle, no difference, and the roof's ridge; each row of angles under its own name."""
+    axes = plots.alignment(evidence.layers, ("weight_angle", "delta_angle", "gradient_angle", "drift")).axes
+    rows = [axes[start : start + len(axes) // 4] for start in range(0, len(axes), len(axes) // 4)]
+    level = lambda ax: [set(line.get_ydata()) for line in ax.get_lines() if line.get_linestyle() == ":"]
+    assert [[level(ax) for ax in row] for row in rows] == [[[{90}]] * len(row) for row in rows[:3]] + [[[]] * len(rows[3])]
+    names = ["weight\nangle (°)", "local delta\nangle (°)", "global gradient\nangle (°)", "relative drift of W - F"]
+    assert [row[0].get_ylabel() for row in rows] == names
+    (ax,) = plots.forest(claims.judge(find("dense").claims[:1], evidence), ["a"]).axes
+    assert [list(line.get_xdata()) for line in ax.get_lines() if len(set(line.get_xdata())) < len(line.get_xdata())] == [[0, 0]]
+    nets = pd.DataFrame({"net": ["dense"], "intensity": [16.0], "gflops": [100.0]})
+    (ax,) = plots.roofline(nets, {"fp32": 200.0, "memory": 25.0}).axes
+    assert lines(ax)["roof, fp32"].get_xydata().tolist() == [[2, 50], [8, 200], [64, 200]]
+
+
+@pytest.mark.parametrize("panel", ["loss", "activation"])
+def test_panels_have_the_names_of_what_is_in_them(panel):
+    options = {"loss": ({"loss": "ce"}, {"loss": "hinge"}), "activation": ({"activation": "relu"}, {"activation": "tanh"})}
+    runs = frame((c, record(c.config)) for c in (cell("a", "DSR1", epochs=3, **each) for each in options[panel]))
+    titles = [ax.get_title() for ax in plots.train_and_test(runs, panel).axes]
+    assert titles == {"loss": ["cross entropy", "hinge loss"], "activation": ["relu", "tanh"]}[panel]
+
+
 def test_a_figure_of_nothing_says_so():
     figure = plots.nothing()
     assert [text.get_text() for text in figure.texts] == ["not run yet"] and figure.axes == []
