@@ -33,7 +33,7 @@ def floating(*left_out: str, **tensors: Tensor | None) -> None:
             continue
         if not (isinstance(tensor, Tensor) and tensor.dtype in REAL):
             expect(name, getattr(tensor, "dtype", tensor), False, f"a tensor of {DTYPES}")
-        expect(name, "a nested one", not tensor.is_nested, "a tensor that is not nested")
+        expect(f"{name}.is_nested", tensor.is_nested, not tensor.is_nested, "False")
         if first is None:
             first, named = tensor, name
         if tensor.device != first.device:

@@ -172,6 +172,15 @@ def test_padding_that_makes_no_sense_is_refused(arguments, message):
         functional.conv2d(torch.zeros(3, 4, 5, 6), w, w, **arguments)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+@pytest.mark.parametrize("feedback", [None, torch.ones(3, 4)])
+def test_nested_tensors_are_refused_by_name(feedback, layout):
+    nested = torch.nested.nested_tensor([torch.ones(2, 4), torch.ones(3, 4)], layout=layout)
+    with pytest.raises(ValueError, match="x.is_nested must be False; got True"):
+        functional.linear(nested, torch.ones(3, 4), feedback)
+
+
 def test_untied_weight_for_another_input_size_is_refused():
     with pytest.raises(ValueError, match="weight holds 15 positions; an input of this size has 4 x 5"):
         functional.untied_conv2d(torch.zeros(3, 4, 6, 6), *[torch.zeros(15, 24, 6)] * 2, kernel_size=(3, 2))
