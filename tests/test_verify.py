@@ -279,7 +279,7 @@ def test_without_a_question_all_are_checked(tmp_path):
         (["everything"], f"question must be one of {', '.join(QUESTIONS)}; got 'everything'"),
         (["dense", "--rerun", "slow"], "rerun must be quick; got 'slow'"),
         (["dense", "--figures", "/nowhere"], "figures must be a folder; got '/nowhere'"),
-        (["dense", "--figures", "tests"], "No such file or directory"),
+        (["dense", "--figures", "tests"], "no register there"),
         (["dense", "--jobs", "0"], "'--jobs'"),
     ],
 )
