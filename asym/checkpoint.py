@@ -1,6 +1,5 @@
 """What a long training has come to, on disk: one that was stopped goes on from there, to the very numbers of one that was not."""
 
-import io
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -56,11 +55,10 @@ class Checkpoint:
             "seconds": self.seconds + time.perf_counter() - self._began,
             "sittings": self.sittings,
         }
-        written = io.BytesIO()  # of a full disk torch's own writer tells in words that nobody understands
-        torch.save(body, written)
         try:
             with whole(self.path) as temporary:
-                temporary.write_bytes(written.getbuffer())
-        except OSError as error:
-            warnings.warn(f"{self.path}: not written ({error}); the training goes on", stacklevel=2)
+                torch.save(body, temporary)
+        except (OSError, RuntimeError) as error:
+            hint = " (so torch tells of a full disk)" if isinstance(error, RuntimeError) else ""
+            warnings.warn(f"{self.path}: not written, {error}{hint}; the training goes on", stacklevel=2)
         self._written = time.perf_counter()

@@ -24,9 +24,9 @@ class Claim:
 
     published: the original's value, where its tables give one. The verdict: holds if the whole 95 % t interval over seeds lies
     within the bounds, contradicted if it lies outside, whatever stand-ins among the test images may have done to the values, else
-    not settled; not yet tested where fewer than 3 seeds ran the planned data to the planned epoch. A
-    sentence without bounds states a number, and has no verdict. answers: whether the original's answer says so; another sentence
-    has its own verdict but no part in the question's.
+    not settled; not yet tested where fewer than 3 seeds ran the planned data to the planned epoch. A sentence without bounds
+    states a number, and has no verdict. answers: whether the original's answer says so; another sentence has its own verdict but
+    no part in the question's.
     """
 
     id: str

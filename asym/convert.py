@@ -15,8 +15,10 @@ from asym.network import Network
 from asym.rules import find
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # where torch keeps a module's
-OTHERS = (nn.Linear, nn.modules.conv._ConvNd, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)  # torch's own
-OTHERS += (torch.jit.ScriptModule,)
+OTHERS = (  # torch's own
+    *(nn.Linear, nn.modules.conv._ConvNd, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase),
+    torch.jit.ScriptModule,
+)
 TAKEN = "it takes nn.Linear and nn.Conv2d themselves, no subclass, and the layers of asym; parametrize after convert"
 LAYERS = {nn.Linear: Linear, nn.Conv2d: Conv2d} | {kind: kind for kind in (Linear, Conv2d, UntiedConv2d)}
 

@@ -188,8 +188,8 @@ def estimate(configs: Iterable[Config], records: Iterable[Record], rate: float |
     for record in records:
         taken, config = record.provenance.get("seconds"), record.config
         if taken and not record.diverged:
-            told_of = known.setdefault((config.net, config.precision, config.last_alone), [])
-            told_of.append((_operations(config), taken, _images(config)))
+            kind = config.net, config.precision, config.last_alone
+            known.setdefault(kind, []).append((_operations(config), taken, _images(config)))
 
     @cache
     def told(net: str, precision: str, alone: bool, images: int, operations: float) -> float | None:

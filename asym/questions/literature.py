@@ -19,7 +19,7 @@ FIGURES = Path(__file__).parent.parent / "literature.csv"
 # the deep net of Nokland 2016, and of the width and depth of the weight-mirror code's
 WIDE, MIRROR = "3x1000 tanh", "1x1000 tanh"
 RULES = {WIDE: (3, ("bp", "fa", "dfa")), MIRROR: (1, ("bp", "fa", "mirror", "shared_update", "kp"))}
-NEAR = 5.0  # points: an arbitrary margin, set before any of these runs
+NEAR = 5.0  # points: a margin set before any of these runs
 BEST = "best error"  # what a source so marked prints is of its best epoch on the test data
 EARLY = 10  # epochs: soon enough that the dense nets overfit less than half as much as at the end
 # the delta angle that the weight-mirror code's runs end with; those that it calls KP have no decay, and so are shared updates
