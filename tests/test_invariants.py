@@ -308,9 +308,6 @@ KINDS = {
 }
 
 
-INPUTS = {"linear": (4,), "conv2d": (2, 5, 5), "untied": (2, 5, 5)}
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rule", RULES)
 def test_a_layer_from_the_meta_device_draws_all_that_it_has(rule, kind):
@@ -329,29 +326,26 @@ def test_a_layer_from_the_meta_device_draws_all_that_it_has(rule, kind):
     assert direct.feedback.isfinite().all() and direct.feedback.dtype == torch.float64
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", reference.PLAIN)
 @pytest.mark.parametrize("rule", FIXED)
 def test_fixed_feedback_does_not_learn_whatever_is_put_in_its_place(rule, kind):
-    layer = KINDS[kind](rule=rule)
+    layer, x = reference.layer(kind, rule), reference.images(kind)
     layer.feedback = nn.Parameter(layer.feedback.clone())
-    layer(reference.draw(2, *INPUTS[kind]).float().requires_grad_()).square().sum().backward()
+    layer(x.requires_grad_()).square().sum().backward()
     assert layer.weight.grad.any() and layer.feedback.grad is None
     layer.feedback = None  # by backpropagation instead, in silence
     with pytest.raises(ValueError, match=f"feedback must be a tensor for rule '{rule}'; got None"):
-        layer(reference.draw(2, *INPUTS[kind]).float())
+        layer(x)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", reference.PLAIN)
 @pytest.mark.parametrize("rule", RULES)
 def test_a_layer_whose_parameters_alone_are_cast_is_the_layer_cast(rule, kind):
     """As FSDP does where it computes in another dtype: buffers stay as they are."""
-    whole, alone = (KINDS[kind](rule=rule, generator=torch.Generator().manual_seed(1)) for _ in range(2))
-    alone.load_state_dict(whole.state_dict())
-    whole.bfloat16()
+    whole, alone = reference.layer(kind, rule, bias=True).bfloat16(), reference.layer(kind, rule, bias=True)
     for parameter in alone.parameters():
         parameter.data = parameter.data.bfloat16()
-    x = reference.draw(2, *INPUTS[kind]).bfloat16()
-    gradients = []
+    x, gradients = reference.images(kind, dtype=torch.bfloat16), []
     for layer in (whole, alone):
         y = layer(x.clone().requires_grad_(not RULES[rule].direct))
         y.square().sum().backward()
